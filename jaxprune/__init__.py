@@ -1,0 +1,4 @@
+"""Make neural networks smaller, in JAX."""
+
+from jaxprune import paths as paths
+from jaxprune.version import __version__ as __version__
