@@ -1,0 +1,90 @@
+"""The fast layers against the plain formula, values and derivatives, in float64."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from experiments.models import layers
+
+
+@pytest.fixture(autouse=True)
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+def plain_depthwise(x, w, stride):
+    return lax.conv_general_dilated(
+        x,
+        w,
+        (stride, stride),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def plain_pointwise(x, w):
+    return jnp.einsum("nhwi,io->nhwo", x, w[0, 0])
+
+
+def plain_batch_norm(x, scale, bias, epsilon, relu):
+    mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
+    z = (x - mean) / jnp.sqrt(var + epsilon) * scale + bias
+    return (jnp.maximum(z, 0) if relu else z), mean, var
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def assert_same_with_derivatives(fast, plain, *args):
+    out, fast_vjp = jax.vjp(jax.jit(fast), *args)
+    expected, plain_vjp = jax.vjp(plain, *args)
+    cotangents = jax.tree.map(lambda y: normal(9, *y.shape), expected)
+    close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
+    jax.tree.map(close, out, expected)
+    jax.tree.map(close, fast_vjp(cotangents), plain_vjp(cotangents))
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"),
+    [
+        ((6, 5), 3, 1),
+        ((6, 7), 3, 2),
+        ((2, 2), 3, 1),
+        ((2, 2), 3, 2),
+        ((1, 1), 3, 2),
+        ((7, 6), 2, 2),
+        ((7, 8), 1, 3),
+    ],
+)
+def test_depthwise(size, kernel, stride):
+    x, w = normal(0, 2, *size, 5), normal(1, kernel, kernel, 1, 5)
+    assert_same_with_derivatives(
+        lambda x, w: layers.depthwise(x, w, stride),
+        lambda x, w: plain_depthwise(x, w, stride),
+        x,
+        w,
+    )
+
+
+def test_pointwise():
+    x, w = normal(0, 2, 3, 4, 5), normal(1, 1, 1, 5, 6)
+    assert_same_with_derivatives(layers.pointwise, plain_pointwise, x, w)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_batch_norm(relu):
+    x, scale, bias = 3 + normal(0, 4, 3, 2, 5), normal(1, 5), normal(2, 5)
+    assert_same_with_derivatives(
+        lambda *args: layers.batch_norm(*args, 1e-5, relu),
+        lambda *args: plain_batch_norm(*args, 1e-5, relu),
+        x,
+        scale,
+        bias,
+    )
