@@ -1,0 +1,127 @@
+"""How a run is going: one live line on a terminal, a plain line now and then elsewhere.
+
+A phase's line: name, epoch, images/s, loss, accuracy, what the method reports, time
+left for the phase and, in brackets, for all phases.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+Record = dict[str, Any]
+
+_PLAIN_SECONDS = 10.0
+_KNOWN = frozenset({"step", "epoch", "loss", "accuracy"})
+
+
+class Progress:
+    """Shows the phases of a run; a context manager.
+
+    Args:
+      steps: updates of each phase, in order, for the time left overall.
+      console: where to print; the terminal by default.
+    """
+
+    def __init__(
+        self, steps: Mapping[str, int] | None = None, *, console: Console | None = None
+    ):
+        self.steps = dict(steps or {})
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self.console, transient=True, auto_refresh=False)
+        self._shown_at = -_PLAIN_SECONDS
+        self._phase, self._total, self._rate = "", 1, None
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False)
+
+    def start(self, phase: str, step: int, total: int, batch_size: int) -> None:
+        """Announces a phase; `step` is above 0 when it goes on from a checkpoint."""
+        self._phase, self._total, self._batch_size = phase, total, batch_size
+        self._rate = None
+        if 0 < step < total:
+            self.say(f"{phase}: going on at step {step} of {total}")
+
+    def skip(self, phase: str) -> None:
+        """Announces a phase that an earlier start has finished."""
+        self.say(f"{phase}: finished before, loaded")
+        self.steps.pop(phase, None)
+
+    def show(self, record: Record, images_per_second: float) -> None:
+        """The newest metrics of the phase; smooths the rate."""
+        old = self._rate or images_per_second
+        self._rate = 0.8 * old + 0.2 * images_per_second
+        now = time.monotonic()
+        if self._live.is_started:
+            self._live.update(
+                Text(self._line(record), overflow="ellipsis"), refresh=True
+            )
+        elif now - self._shown_at >= _PLAIN_SECONDS:
+            self._shown_at = now
+            self.say(self._line(record))
+
+    def epoch(self, record: Record) -> None:
+        """A line that stays, with the metrics of an epoch's end."""
+        self._shown_at = time.monotonic()
+        tested = [f"test accuracy {100 * record['test_accuracy']:.2f} %"]
+        rest = {k: v for k, v in record.items() if not k.startswith("test_")}
+        parts = [f"{self._phase} epoch {record['epoch']:g}", *_values(rest), *tested]
+        self.say(" · ".join(parts))
+
+    def _line(self, record: Record) -> str:
+        step = record["step"]
+        seconds = (self._total - step) * self._batch_size / self._rate
+        left = clock(seconds)
+        others = self._steps_after() * self._batch_size / self._rate
+        if others:
+            left += f" ({clock(seconds + others)} in all)"
+        parts = [
+            f"{self._phase} {100 * step / self._total:3.0f} %",
+            f"step {step}/{self._total}",
+            f"{self._rate:.0f} images/s",
+            *_values(record),
+            f"{left} left",
+        ]
+        return " · ".join(parts)
+
+    def _steps_after(self) -> int:
+        names = list(self.steps)
+        after = names.index(self._phase) + 1 if self._phase in names else len(names)
+        return sum(self.steps[name] for name in names[after:])
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03.
+
+    Example:
+      >>> clock(3723), clock(59.6)
+      ('1:02:03', '1:00')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _values(record: Record) -> list[str]:
+    own = [
+        f"{name.replace('_', ' ')} {value:.4g}"
+        for name, value in record.items()
+        if name not in _KNOWN and isinstance(value, int | float)
+    ]
+    return [
+        f"loss {record['loss']:.3f}",
+        f"accuracy {100 * record['accuracy']:.1f} %",
+        *own,
+    ]
