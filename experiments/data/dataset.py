@@ -65,7 +65,7 @@ class Dataset:
 
 
 def fit(image: np.ndarray) -> np.ndarray:
-    """`image`, uint8 (H, W, 1 or 3) with H, W ≤ 32, padded with zeros to (32, 32, 3)."""
+    """`image`, uint8 (H, W, 1 or 3), H and W ≤ 32, padded with zeros to (32, 32, 3)."""
     height, width, colours = image.shape
     if max(height, width) > SIDE or colours not in (1, 3):
         raise DataError(f"an image has shape {image.shape}, larger than 32 × 32 × 3")
@@ -78,7 +78,8 @@ def _check(name, split, images, labels, classes) -> None:
     where = f"{name}, {split}:"
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3):
         raise DataError(
-            f"{where} images are {images.dtype} {images.shape}, not uint8 (N, 32, 32, 3)"
+            f"{where} images are {images.dtype} {images.shape}, not uint8 "
+            f"(N, {SIDE}, {SIDE}, 3)"
         )
     if len(images) == 0 or labels.shape != images.shape[:1]:
         raise DataError(f"{where} {len(images)} images but {len(labels)} labels")

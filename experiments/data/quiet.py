@@ -8,7 +8,7 @@ import warnings
 
 @contextlib.contextmanager
 def quiet_tfds():
-    """Imports TensorFlow Datasets (seconds, so not before it is needed) and yields it."""
+    """Imports TensorFlow Datasets, which takes seconds, and yields it."""
     absl = logging.getLogger("absl")
     level = absl.level
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
