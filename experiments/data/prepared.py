@@ -1,8 +1,8 @@
 """Read a data set that TensorFlow Datasets has prepared, without TensorFlow.
 
-Decoding 60,000 PNG files takes half a minute, so the decoded arrays are kept beside the prepared
-files. That cache is only ever a copy: one that is damaged, or older than what it
-copies, is decoded again.
+Decoding 60,000 PNG files takes half a minute, so the decoded arrays are kept beside
+the prepared files. That cache is only ever a copy: one that is damaged, or older than
+what it copies, is decoded again.
 """
 
 import hashlib
