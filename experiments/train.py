@@ -181,7 +181,7 @@ class _Trainer:
             network=self.network,
             tx=self.tx,
             loss=self.loss,
-            normalisation=augment.normalisation(images),
+            normalisation=augment.normalisation(self.dataset),
             batch_size=self.recipe.batch_size,
             crop=self.recipe.crop,
             flip=augment.can_flip(self.dataset.name),
@@ -189,6 +189,7 @@ class _Trainer:
             eval_params=self.eval_params,
             observe=self.observe,
             sharding=self.placement.batch,
+            fused=jax.default_backend() != "cpu",
         )
         self.advance = make_advance(self.step)
         self.evaluate = make_evaluate(self.network.predict, self.step.normalisation)
@@ -347,6 +348,8 @@ class _Reports:
 
     def next_count(self, first: int, per_epoch: int) -> int:
         """Updates in the next dispatch: about half a second, no line of log crossed."""
+        if not self.trainer.step.fused:
+            return 1
         every = self.trainer.recipe.log_every
         room = min(every - first % every, per_epoch - first)
         return min(room, max(1, int(_DISPATCH_SECONDS / self.seconds_per_step)))
