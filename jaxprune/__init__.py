@@ -1,7 +1,12 @@
 """Make neural networks smaller, in JAX."""
 
 from jaxprune import coupling as coupling
+from jaxprune import masks as masks
 from jaxprune import paths as paths
+from jaxprune import prox as prox
+from jaxprune import schedules as schedules
+from jaxprune import scores as scores
+from jaxprune import thresholds as thresholds
 from jaxprune.cost import Latency as Latency
 from jaxprune.cost import latency as latency
 from jaxprune.cost import macs as macs
@@ -9,6 +14,16 @@ from jaxprune.cost import nonzeros as nonzeros
 from jaxprune.cost import parameters as parameters
 from jaxprune.coupling import Coupling as Coupling
 from jaxprune.coupling import trace_coupling as trace_coupling
+from jaxprune.fista import FistaState as FistaState
+from jaxprune.fista import fista as fista
+from jaxprune.fista import primal_params as primal_params
 from jaxprune.plan import Plan as Plan
 from jaxprune.shrink import shrink as shrink
+from jaxprune.stepwise import PruningLog as PruningLog
+from jaxprune.stepwise import StepwiseState as StepwiseState
+from jaxprune.stepwise import (
+    active_stepwise_pruning as active_stepwise_pruning,
+)
+from jaxprune.stepwise import pruning_log as pruning_log
+from jaxprune.stepwise import sparsity as sparsity
 from jaxprune.version import __version__ as __version__
