@@ -151,8 +151,9 @@ def make_advance(step: Step):
     """`advance(state, examples, order, key, first, count, px) -> (state, report)`.
 
     Makes `count` updates (1 unless fused) on the batches `first`, `first` + 1, … of the
-    epoch, in one dispatch. The report's arrays are small: loss and accuracy are means over the epoch
-    so far, `bad_step` is the first step with NaN or infinity in it (−1: none).
+    epoch, in one dispatch. The report's arrays are small: loss and accuracy are means
+    over the epoch so far, `bad_step` is the first step with NaN or infinity in it (−1:
+    none).
     Compiled once per image size; `state` is donated.
     """
 

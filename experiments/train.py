@@ -202,6 +202,8 @@ class _Trainer:
         state = self.start(variables, opt_state)
         result = self.phase.result if self.phase else None
         if result is not None:
+            if self.progress:
+                self.progress.skip(self.name)
             return self.fitted(state, self.deliver(state), result)
         self.train_set, self.test_set = self.placement.put(
             (
