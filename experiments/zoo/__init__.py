@@ -11,6 +11,7 @@ from experiments.zoo.entry import Entry as Entry
 from experiments.zoo.entry import Model as Model
 
 _FAMILIES = {
+    "papers": "flax",
     "resnet": "flax",
     "densenet": "flax",
     "mobile": "flax",

@@ -9,7 +9,7 @@ _SMALL = {
     "blocks_per_group": (1, 1, 1, 1),
     "channels_per_group": (8, 8, 16, 16),
     "bottleneck": False,
-    "use_projection": (True, False, True, False),
+    "use_projection": (True, True, True, True),
     "num_classes": 10,
 }
 

@@ -1,0 +1,18 @@
+"""The networks of the papers, narrow, in their CIFAR layouts."""
+
+from experiments.models import vgg
+from experiments.models.alexnet import alexnet
+from experiments.models.mobilenet import MobileNetV1
+from experiments.models.zfnet import zfnet
+from experiments.zoo.entry import linen
+
+_CIFAR = (2, 32, 32, 3)
+
+ENTRIES = (
+    linen("paper-mobilenet", MobileNetV1(width=0.25), _CIFAR, floor=0.9),
+    linen("paper-vgg16", vgg.vgg16(width=0.125), _CIFAR, floor=0.9),
+    linen("paper-vgg16-bn", vgg.vgg16_bn(width=0.125), _CIFAR, floor=0.9),
+    linen("paper-vgg19-bn", vgg.vgg19_bn(width=0.125), _CIFAR, floor=0.9, slow=True),
+    linen("paper-alexnet", alexnet(width=0.1), _CIFAR, floor=0.9),
+    linen("paper-zfnet", zfnet(width=0.1), _CIFAR, floor=0.9),
+)
