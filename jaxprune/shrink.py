@@ -7,7 +7,7 @@ nothing remains but the smaller network.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -19,11 +19,11 @@ from jaxprune import paths
 from jaxprune.coupling.graph import Graph, Node, Value
 from jaxprune.coupling.registry import rewrite
 from jaxprune.coupling.trace import Traced
-from jaxprune.plan import Plan
+from jaxprune.plan import Fold, Plan
 from jaxprune.types import PyTree
 
 
-def shrink(fn: Callable, plan: Plan) -> Callable:
+def shrink(fn: Callable, plan: Plan, *, fold: Fold | None = None) -> Callable:
     """`fn` for the variables that `plan` leaves.
 
     Where the removed slots are zero wherever `fn` sums over them, it returns what `fn`
@@ -38,6 +38,8 @@ def shrink(fn: Callable, plan: Plan) -> Callable:
       fn: pure function of the dense variables and some inputs, as for
         `trace_coupling`.
       plan: what to remove; a plan for several functions traced jointly suits each.
+      fold: corrections for constants that go, of which the maps are added here; only
+        for the function and the image size that they were made for.
 
     Returns:
       A function of the small variables (`plan.apply(variables)`) and the same inputs.
@@ -70,7 +72,7 @@ def shrink(fn: Callable, plan: Plan) -> Callable:
         program, results = programs.get(key) or (None, None)
         if program is None:
             dense = _dense(variables, plan, removed)
-            program, results = _program(fn, dense, inputs, removed)
+            program, results = _program(fn, dense, inputs, removed, fold or Fold())
             if not program.holds_tracers():
                 programs[key] = program, results
         return jax.tree.unflatten(results, program.run(program.graph, *leaves))
@@ -84,6 +86,7 @@ class _Program:
 
     graph: Graph
     keep: np.ndarray
+    maps: dict[Node, np.ndarray] = field(default_factory=dict)
 
     def kept(self, value: Value, axis: int) -> np.ndarray:
         return self.keep[value.slots[axis]]
@@ -109,6 +112,8 @@ class _Program:
 
         for node in graph.nodes:
             outputs = rewrite(node, self, *map(read, node.inputs))
+            if node in self.maps:
+                outputs = [outputs[0] + self._small_map(node, outputs[0].dtype)]
             for value, array in zip(node.outputs, outputs, strict=True):
                 self._check(node, value, array)
                 values[value] = array
@@ -121,6 +126,20 @@ class _Program:
         held = (*constants, *(v.constant for v in self.graph.outputs))
         return any(isinstance(c, jax.core.Tracer) for c in held)
 
+    def _small_map(self, node: Node, dtype: Any) -> np.ndarray:
+        """The kept part of a correction, which has length 1 where it is constant."""
+        (value,), array = node.outputs, self.maps[node]
+        for axis, size in enumerate(value.shape):
+            if array.shape[axis] == size:
+                array = np.compress(self.kept(value, axis), array, axis)
+            elif array.shape[axis] != 1:
+                raise ValueError(
+                    f"the correction for {node.name} at {node.source} has shape "
+                    f"{array.shape}, its result here {value.shape}: fold the constants "
+                    "at this input size"
+                )
+        return array.astype(dtype)
+
     def _check(self, node: Node, value: Value, array: Any) -> None:
         if jnp.shape(array) != self.shape(value):
             raise RuntimeError(
@@ -129,7 +148,9 @@ class _Program:
             )
 
 
-def _program(fn: Callable, dense: PyTree, inputs: Sequence, removed: dict) -> tuple:
+def _program(
+    fn: Callable, dense: PyTree, inputs: Sequence, removed: dict, fold: Fold
+) -> tuple:
     """The program under the first choice of policies that suits the plan."""
     first = None
     for grouped, split in product(("within", "whole"), ("inner", "outer")):
@@ -142,7 +163,10 @@ def _program(fn: Callable, dense: PyTree, inputs: Sequence, removed: dict) -> tu
         problem = _problem(traced, classes, gone, removed)
         if problem is None:
             tree = jax.tree.structure(results)
-            return _Program(traced.graphs[0], ~gone[classes.of]), tree
+            (graph,), keep = traced.graphs, ~gone[classes.of]
+            nodes = enumerate(graph.walk()) if fold.maps else ()
+            maps = {node: fold.maps[i] for i, node in nodes if i in fold.maps}
+            return _Program(graph, keep, maps), tree
         first = first or problem
     raise ValueError(first)
 

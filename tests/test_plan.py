@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxprune.plan import Plan
+from jaxprune.plan import Fold, Plan
 
 
 def count(n):
@@ -252,10 +252,10 @@ def test_wrong_trees_are_refused():
 
 def test_fold_adds_to_dense_leaves():
     delta = np.array([0.0, 1.0, 2.0, 3.0])
-    small = PLAN.apply(DENSE, fold={"params/Conv_0/bias": delta})
+    small = PLAN.apply(DENSE, fold=Fold({"params/Conv_0/bias": delta}))
     np.testing.assert_array_equal(small["params"]["Conv_0"]["bias"], [0.0, 4.0])
     with pytest.raises(ValueError, match="which the plan has not"):
-        PLAN.apply(DENSE, fold={"nowhere": delta})
+        PLAN.apply(DENSE, fold=Fold({"nowhere": delta}))
 
 
 def test_abstract_and_traced_arrays():

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxprune.plan.fold import Fold
 from jaxprune.plan.match import correspondence
 from jaxprune.plan.slices import take, zero
 from jaxprune.types import PyTree
@@ -161,7 +162,7 @@ class Plan:
                 mine[axis] = tuple(sorted([*gone, *left[list(indices)].tolist()]))
         return Plan(self.shapes, removed)
 
-    def apply(self, tree: PyTree, *, fold: Mapping[str, Any] | None = None) -> PyTree:
+    def apply(self, tree: PyTree, *, fold: Fold | None = None) -> PyTree:
         """`tree` without the removed slots.
 
         Takes anything that holds arrays shaped like the variables, found by structure:
@@ -174,15 +175,15 @@ class Plan:
 
         Args:
           tree: dense arrays.
-          fold: what to add to dense leaves first, by path: the corrections for
-            constants, as `jaxprune.fold_constants` gives them. Only for the values the
-            network computes with, not for an optimizer's state.
+          fold: corrections for constants that go, `jaxprune.fold_constants`: added to
+            dense leaves first. Only for the values that the network computes with, not
+            for an optimizer's state.
 
         Raises:
           ValueError: no array corresponds to a leaf of the plan, one has another shape
             than the dense leaf, or two leaves fit equally well and lose other slots.
         """
-        corrections = fold or {}
+        corrections = fold.leaves if fold else {}
         unknown = corrections.keys() - self.shapes.keys()
         if unknown:
             raise ValueError(f"fold names {min(unknown)!r}, which the plan has not")

@@ -1,0 +1,230 @@
+"""Which channels can go without a change, and what makes up for constant ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxprune.constants.absorb import Bias, Flow
+from jaxprune.constants.facts import UNKNOWN, Place, known, propagate
+from jaxprune.constants.sites import Sum, Verdict, correction, sums
+from jaxprune.coupling.graph import Node
+from jaxprune.plan import Fold, Plan
+from jaxprune.types import PyTree
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """An operation that sums over slots of groups, and the verdicts on them.
+
+    Attributes:
+      node: the operation.
+      number: its position in `Graph.walk`.
+      place: in a loop, in a function with its own derivatives.
+      bias: the leaf that can take a constant, if any.
+      leaves: paths of the leaves it takes directly.
+      labels: groups, one for each slot of each axis that is summed.
+      verdicts: one for each of these.
+    """
+
+    node: Node
+    number: int
+    place: Place
+    bias: Bias | None
+    leaves: tuple[str, ...]
+    labels: np.ndarray
+    verdicts: np.ndarray
+
+    def __str__(self) -> str:
+        takes = f" of {', '.join(self.leaves)}" if self.leaves else ""
+        return f"{self.node.name}{takes} at {self.node.source or 'an unknown line'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What the removal of each group does to the first function that was traced.
+
+    Attributes:
+      sites: the operations at which removal could change anything.
+    """
+
+    sites: tuple[Site, ...]
+    _coupling: Any
+    _corrections: Callable[[np.ndarray], dict[int, np.ndarray]]
+
+    @cached_property
+    def verdicts(self) -> np.ndarray:
+        """The verdict on each group, of its worst site; shape (coupling.size + 1,)."""
+        verdicts = np.full(self._coupling.size + 1, int(Verdict.EXACT))
+        for site in self.sites:
+            np.maximum.at(verdicts, site.labels, site.verdicts)
+        verdicts[0] = int(Verdict.REFUSED)
+        return verdicts
+
+    def verdict(self, plan: Plan) -> Verdict:
+        """The verdict on a plan: the worst of the groups that it removes."""
+        gone = ~plan.to_keep(self._coupling)
+        return Verdict(int(self.verdicts[gone].max(initial=0)))
+
+    def explain(self, group: int) -> str:
+        """The verdict on a group, and the sites that make it so."""
+        worst = Verdict(int(self.verdicts[group]))
+        sites = [
+            str(site)
+            for site in self.sites
+            if (site.verdicts[site.labels == group] == worst).any()
+        ]
+        return f"group {group}: {worst.name.lower()}, by {'; '.join(sites) or 'no sum'}"
+
+    def fold(self, plan: Plan) -> Fold:
+        """What makes up for the constants that go with `plan`.
+
+        Raises:
+          ValueError: a group goes that is not constant; names the operation that needs
+            it.
+        """
+        keep = plan.to_keep(self._coupling)
+        alive = np.flatnonzero(~keep & (self.verdicts == Verdict.REFUSED))
+        if len(alive):
+            raise ValueError(
+                f"{len(alive)} groups that the plan removes are alive; "
+                f"{self.explain(int(alive[0]))}. To remove them all the same, take "
+                "plan.mask(variables) as the dense network"
+            )
+        corrections = self._corrections(keep)
+        leaves: dict[str, np.ndarray] = {}
+        maps: dict[int, np.ndarray] = {}
+        for site in self.sites:
+            constant = corrections.get(site.number)
+            if constant is None or not constant.any():
+                continue
+            change = self._change(site, constant)
+            if change is None:
+                maps[site.number] = _compressed(constant)
+            else:
+                path = site.bias.path
+                leaves[path] = leaves.get(path, 0) + change
+        return Fold(leaves, maps)
+
+    def _change(self, site: Site, constant: np.ndarray) -> np.ndarray | None:
+        if site.bias is None:
+            return None
+        return site.bias.change(constant, self._coupling.leaves[site.bias.path].shape)
+
+
+def judge(coupling: Any, variables: PyTree) -> Judgement:
+    """What the removal of each group does, by propagating constants.
+
+    With these variables and unknown inputs, what is constant in the program is found
+    entry by entry. Removal changes a result only where slots are summed over, in matrix
+    products, convolutions and sums: there, zeros on either side go without a trace, and
+    other constants can be made up for (`Verdict`). Zero times anything counts as zero.
+
+    Only the first function that was traced is judged, at the shapes it was traced with;
+    a batch of one is enough, and fastest.
+
+    Args:
+      coupling: what `jaxprune.trace_coupling` found.
+      variables: the values to judge by, structured as for tracing.
+    """
+    graph = coupling.graphs[0]
+    leaves = jax.tree.leaves(variables)
+    flow = Flow(graph, list(coupling.leaves))
+    numbers = {node: number for number, node in enumerate(graph.walk())}
+    found: list[tuple[Node, Place, list[Sum]]] = []
+
+    @jax.jit
+    def analyse(leaves, keep):
+        found.clear()
+        verdicts, corrections = [], {}
+
+        def visit(node, given, place):
+            here = sums(coupling, node, given, place)
+            if here:
+                found.append((node, place, here))
+                verdicts.append([s.verdicts for s in here])
+                extra = correction(coupling, node, given, keep)
+                if extra is not None:
+                    corrections[numbers[node]] = extra
+
+        inputs = [*map(known, leaves)]
+        inputs += [UNKNOWN] * (len(graph.inputs) - len(leaves))
+        propagate(graph, inputs, visit)
+        return verdicts, corrections
+
+    def corrections(keep):
+        return jax.tree.map(np.asarray, analyse(leaves, keep)[1])
+
+    verdicts, _ = analyse(leaves, np.ones(coupling.size + 1, bool))
+    sites = tuple(
+        _site(node, numbers[node], place, flow, here, np.concatenate(values))
+        for (node, place, here), values in zip(found, verdicts, strict=True)
+    )
+    return Judgement(sites, coupling, corrections)
+
+
+def _site(
+    node: Node,
+    number: int,
+    place: Place,
+    flow: Flow,
+    here: list[Sum],
+    verdicts: np.ndarray,
+) -> Site:
+    bias = flow.bias(node.outputs[0])
+    if bias is None:
+        verdicts = np.where(verdicts == Verdict.FOLDABLE, int(Verdict.MAP), verdicts)
+    if place.custom:
+        verdicts = np.where(verdicts == Verdict.MAP, int(Verdict.REFUSED), verdicts)
+    labels = np.concatenate([s.labels for s in here])
+    return Site(node, number, place, bias, tuple(flow.leaves(node)), labels, verdicts)
+
+
+def dead_channels(
+    coupling: Any, variables: PyTree, *, worst: Verdict = Verdict.FOLDABLE
+) -> np.ndarray:
+    """Groups of channels that can go without a change of the function.
+
+    Dead is not assumed from a scale of zero: what the activation makes of the shift is
+    computed, and where it goes from there.
+
+    Args:
+      coupling: what `jaxprune.trace_coupling` found.
+      variables: the values to judge by, structured as for tracing.
+      worst: how much may be needed to make up for it: `Verdict.EXACT` nothing,
+        `Verdict.FOLDABLE` changes of biases, `Verdict.MAP` maps carried by the small
+        function.
+
+    Returns:
+      Bools of shape (coupling.size + 1,), for `jaxprune.make_plan`.
+    """
+    return judge(coupling, variables).verdicts <= worst
+
+
+def fold_constants(coupling: Any, variables: PyTree, plan: Plan) -> Fold:
+    """What makes up for constants that go with the channels `plan` removes.
+
+    Args:
+      coupling: what `jaxprune.trace_coupling` found.
+      variables: the dense values, structured as for tracing.
+      plan: what to remove.
+
+    Returns:
+      For `plan.apply(variables, fold=fold)` and `jaxprune.shrink(fn, plan, fold=fold)`.
+
+    Raises:
+      ValueError: the plan removes channels that are not constant.
+    """
+    return judge(coupling, variables).fold(plan)
+
+
+def _compressed(array: np.ndarray) -> np.ndarray:
+    """`array` with length 1 along the axes on which it is constant."""
+    for axis in range(array.ndim):
+        first = np.take(array, [0], axis)
+        if (array == first).all():
+            array = first
+    return array
