@@ -219,6 +219,8 @@ class _Trainer:
                 record = {**(record or {}), **_named("test", tested)}
             if self.phase:
                 self.phase.finish(record)
+        if stop.asked:
+            raise KeyboardInterrupt
         return self.fitted(state, delivered, record)
 
     def start(self, variables: Variables, opt_state: optax.OptState | None) -> State:

@@ -236,12 +236,11 @@ def test_batch_larger_than_the_data():
 
 EIGHT_DEVICES = """
 import harness, jax, numpy as np
-from experiments.train import fit
+from experiments.train import Recipe, fit
 assert jax.device_count() == 8
 arguments = harness.NETWORK, harness.variables(), harness.sgd(), harness.images()
-one, eight = (
-    fit(*arguments, harness.RECIPE, devices=jax.devices()[:n]) for n in (1, 8)
-)
+recipe = Recipe(epochs=2, batch_size=16, crop=0)
+one, eight = (fit(*arguments, recipe, devices=jax.devices()[:n]) for n in (1, 8))
 assert len(eight.trained["params"]["Dense_0"]["kernel"].sharding.device_set) == 8
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), one, eight)
 """
