@@ -36,8 +36,10 @@ def encode(kept: np.ndarray) -> tuple[np.ndarray, int]:
     ones = np.cumsum((gaps >> low_bits) + 1) - 1
     unary = np.zeros(ones[-1] + 1 if len(ones) else 0, bool)
     unary[ones] = True
-    low = (gaps[:, None] >> np.arange(low_bits)) & 1
-    parts = np.packbits(unary), np.packbits(low.astype(bool).ravel())
+    low = np.empty((len(gaps), low_bits), bool)
+    for bit in range(low_bits):
+        low[:, bit] = (gaps >> bit) & 1
+    parts = np.packbits(unary), np.packbits(low.ravel())
     return np.concatenate(parts), low_bits
 
 
@@ -55,8 +57,9 @@ def decode(code: np.ndarray, low_bits: int, count: int, size: int) -> np.ndarray
     if len(ones) != count:
         raise ValueError(f"a mask keeps {len(ones)} weights, {count} were written")
     low = np.unpackbits(code[split:], count=count * low_bits).reshape(count, low_bits)
-    quotients = np.diff(ones, prepend=-1) - 1
-    gaps = (quotients << low_bits) + low @ (1 << np.arange(low_bits, dtype=np.int64))
+    gaps = (np.diff(ones, prepend=-1) - 1) << low_bits
+    for bit in range(low_bits):
+        gaps |= low[:, bit].astype(np.int64) << bit
     index = np.cumsum(gaps + 1) - 1
     if count and index[-1] >= size:
         raise ValueError(f"a mask reaches to {index[-1]}, beyond its size {size}")

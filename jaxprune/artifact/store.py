@@ -96,7 +96,7 @@ def save(
     index = {
         "leaves": [_compact(leaf) for leaf in leaves],
         "empty": list(_empty(variables)),
-        "plan": plan and plan.to_json(),
+        "plan": None if plan is None else plan.to_json(),
     }
     packed = zlib.compress(_json(index).encode(), 9)
     tensors[_INDEX] = np.frombuffer(packed, np.uint8)

@@ -1,0 +1,160 @@
+import copy
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pytest
+
+from experiments import report
+
+SUMMARY = {
+    "title": "mobilenet on cifar10",
+    "networks": {
+        "dense": {
+            "accuracy": 0.9341,
+            "params": 3_217_226,
+            "nonzero": 3_217_226,
+            "macs": 46_350_000,
+            "bytes": 12_900_000,
+            "latency_ms": {"1": 3.21, "128": 151.0},
+        },
+        "stepwise": {
+            "accuracy": 0.9345,
+            "params": 3_217_226,
+            "nonzero": 574_504,
+            "macs": 46_350_000,
+            "bytes": 2_750_000,
+            "latency_ms": {"1": 3.2, "128": 150.0},
+        },
+        "channels": {
+            "accuracy": 0.9337,
+            "params": 119_600,
+            "nonzero": 119_600,
+            "macs": 11_880_000,
+            "bytes": 480_000,
+            "latency_ms": {"1": 1.1, "128": 40.0},
+        },
+    },
+    "certificate": {
+        "max_abs_diff": 1.2e-6,
+        "argmax_agreement": 1.0,
+        "examples": 10_000,
+        "verdict": "exact",
+    },
+    "data": "TFDS cifar10/3.0.2",
+    "device": "some CPU",
+    "versions": {"jax": "0.10.2"},
+    "pruning": {
+        "sparsity": [0.4, 0.7, 0.82],
+        "threshold": [0.01, 0.02, 0.03],
+        "pruned": [1000, 700, 400],
+        "repaired": [0, 12, 30],
+        "nans": [0, 0, 0],
+    },
+}
+METRICS = [
+    {"phase": phase, "step": 10 * e, "epoch": e, "loss": 1.0, "test_accuracy": 0.1 * e}
+    for phase in ("dense", "dense_longer", "stepwise", "channels_finetune")
+    for e in (1.0, 2.0, 3.0)
+] + [
+    {"phase": "channels_sparsify", "step": e, "epoch": e, "live_scales": 1 / e}
+    for e in (1, 2, 3)
+]
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.seen = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+@pytest.fixture(scope="module")
+def page():
+    return report.html(SUMMARY, METRICS)
+
+
+def test_table_shows_ratios_beside_numbers():
+    text = report.table(SUMMARY)
+    stepwise = next(line for line in text.splitlines() if "stepwise" in line)
+    channels = next(line for line in text.splitlines() if "channels" in line)
+    assert "93.45 % (+0.04)" in stepwise
+    assert "574,504 (5.6×)" in stepwise
+    assert "2.75 MB (4.7×)" in stepwise
+    for part in ("119,600 (26.9×)", "11.9 M (3.9×)", "1.1 ms (2.9×)", "(-0.04)"):
+        assert part in channels
+    assert "×" not in next(line for line in text.splitlines() if "dense" in line)
+    assert "certificate: exact · max |Δlogit| 1.2e-06 · argmax agreement 100" in text
+
+
+def test_table_of_dense_alone():
+    summary = {"networks": {"dense": SUMMARY["networks"]["dense"]}}
+    assert "3,217,226" in report.table(summary)
+    assert "certificate: none" in report.table(summary)
+
+
+def test_numbers_that_are_missing_are_dashes():
+    summary = copy.deepcopy(SUMMARY)
+    summary["networks"]["stepwise"] |= {"accuracy": None, "bytes": None}
+    summary["networks"]["channels"]["latency_ms"] = {"1": 2.0}
+    summary["certificate"] |= {"max_abs_diff": None, "verdict": "approximate"}
+    assert "–" in report.table(summary)
+    assert 'class="certificate other"' in report.html(summary)
+
+
+def test_page_is_self_contained(page):
+    tags = Tags(page).seen
+    names = [tag for tag, _ in tags]
+    assert names.count("svg") == 1
+    assert not {"script", "link", "img", "iframe"} & set(names)
+    targets = [v for _, a in tags for k, v in a.items() if k in ("href", "src")]
+    assert not [t for t in targets if not t.startswith("#")]
+    for text in ("574,504 (5.6×)", "TFDS cifar10/3.0.2", "some CPU", "0.10.2"):
+        assert text in page
+
+
+def test_plots_show_all_there_is(page):
+    drawing = page[page.index("<svg") : page.index("</svg>") + 6]
+    ElementTree.fromstring(drawing)
+    for text in (
+        "Test accuracy",
+        "Stepwise: sparsity",
+        "Stepwise: pruned and repaired",
+        "repaired, 42 in all",
+        "Channels: scales not zero",
+        "channels finetune",
+    ):
+        assert text in drawing
+
+
+def test_plots_without_anything_to_plot():
+    assert report.svg({**SUMMARY, "pruning": None}, []) == ""
+    alone = report.svg({**SUMMARY, "pruning": None}, METRICS[:3])
+    assert "Test accuracy" in alone
+    assert "Stepwise" not in alone
+
+
+def test_thresholds_of_single_leaves_are_left_out():
+    pruning = {**SUMMARY["pruning"], "threshold": [[0.1, 0.2]] * 3}
+    drawing = report.svg({**SUMMARY, "pruning": pruning}, [])
+    assert "Stepwise: sparsity" in drawing
+    assert "threshold" not in drawing
+
+
+def test_same_run_same_page(page):
+    assert report.html(json.loads(json.dumps(SUMMARY)), METRICS) == page
+
+
+def test_text_is_escaped():
+    evil = "<script>alert('&')</script>{title}[bold]"
+    summary = {**SUMMARY, "title": evil, "data": evil, "pruning": None}
+    page = report.html(summary)
+    assert "<script" not in page
+    assert (
+        page.count("&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;{title}") == 3
+    )
+    assert evil.replace("\n", "") in re.sub(r"\s+", "", report.table(summary))
