@@ -1,6 +1,9 @@
 """Checkpoints of one phase: the newest good state, safe against being killed."""
 
+import contextlib
+import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +59,22 @@ class Checkpoints:
         self._manager.close()
 
 
-class _one_line:
+@contextlib.contextmanager
+def _one_line(folder: Path) -> Iterator[None]:
     """Turns what the file system or Orbax complains of into a `RunError`."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        full = error is not None and "no space left" in str(error).lower()
-        if full or isinstance(error, OSError):
-            why = "the disk is full" if full else str(error)
-            raise RunError(
-                f"cannot write a checkpoint: {why} ({self.folder}); "
-                "the checkpoints written before are kept, start again to go on"
-            ) from error
-        return False
+    orbax_log = logging.getLogger("absl")
+    level = orbax_log.level
+    orbax_log.setLevel(logging.CRITICAL)  # it prints a traceback per thread
+    try:
+        yield
+    except Exception as error:
+        full = "no space left" in str(error).lower()
+        if not full and not isinstance(error, OSError):
+            raise
+        why = "the disk is full" if full else str(error)
+        raise RunError(
+            f"cannot write a checkpoint: {why} ({folder}); "
+            "the checkpoints written before are kept, start again to go on"
+        ) from error
+    finally:
+        orbax_log.setLevel(level)
