@@ -16,8 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune import paths
+from jaxprune.coupling.derivatives import derive
 from jaxprune.coupling.graph import Graph, Node, Value
 from jaxprune.coupling.registry import rewrite
+from jaxprune.coupling.relation import Policy, Relation
+from jaxprune.coupling.solve import solve
 from jaxprune.coupling.trace import Traced
 from jaxprune.plan import Fold, Plan
 from jaxprune.types import PyTree
@@ -86,6 +89,8 @@ class _Program:
 
     graph: Graph
     keep: np.ndarray
+    grouped: str
+    split: Policy
     maps: dict[Node, np.ndarray] = field(default_factory=dict)
 
     def kept(self, value: Value, axis: int) -> np.ndarray:
@@ -118,6 +123,34 @@ class _Program:
                 self._check(node, value, array)
                 values[value] = array
         return list(map(read, graph.outputs))
+
+    def derivative(self, node: Node) -> tuple[tuple[Graph, ...], "_Program"]:
+        """The rule of a custom derivative, where the arrays of `node` are as here."""
+        values = (*node.inputs, *node.outputs)
+        copies = {v: Value(v.shape, v.dtype, v.constant) for v in values}
+        inputs, outputs = ([copies[v] for v in s] for s in (node.inputs, node.outputs))
+        copy = Node(node.equation, tuple(inputs), tuple(outputs))
+        relation = Relation(self.grouped)
+        for value in copies.values():
+            relation.label(value)
+        rules = derive(copy, relation)
+        slots = [s for value in copies.values() for s in value.slots]
+        kept = [self.keep[s] for value in copies for s in value.slots]
+        classes = solve(relation, slots, self.split)
+        gone = np.zeros(len(classes.frozen), bool)
+        for mine, stays in zip(slots, kept, strict=True):
+            gone[classes.of[mine[~stays]]] = True
+        here = _Program(rules[0], ~gone[classes.of], self.grouped, self.split)
+        same = all(
+            (here.keep[mine] == stays).all()
+            for mine, stays in zip(slots, kept, strict=True)
+        )
+        if not same or (gone & classes.frozen).any():
+            raise ValueError(
+                f"the derivative of {node.name} at {node.source} needs slots that the "
+                "plan removes"
+            )
+        return rules, here
 
     def holds_tracers(self) -> bool:
         """Whether the function closed over arrays of a trace that will end."""
@@ -154,7 +187,7 @@ def _program(
     """The program under the first choice of policies that suits the plan."""
     first = None
     for grouped, split in product(("within", "whole"), ("inner", "outer")):
-        traced = Traced.of(dense, grouped)
+        traced = Traced.of(dense, Relation(grouped))
         results = traced.add(fn, dense, jax.tree.map(_struct, inputs))
         classes = traced.solve(split)
         gone = np.zeros(len(classes.frozen), bool)
@@ -166,7 +199,7 @@ def _program(
             (graph,), keep = traced.graphs, ~gone[classes.of]
             nodes = enumerate(graph.walk()) if fold.maps else ()
             maps = {node: fold.maps[i] for i, node in nodes if i in fold.maps}
-            return _Program(graph, keep, maps), tree
+            return _Program(graph, keep, grouped, split, maps), tree
         first = first or problem
     raise ValueError(first)
 

@@ -18,15 +18,9 @@ Bodies, and how their inputs and outputs relate to those of their node:
 * `while`: (condition, body), inputs their consts + carry;
 * `cond`: the branches, inputs the node's without the index;
 * `remat2`, `checkpoint`: (body,), the same inputs and outputs;
-* `custom_jvp_call`: (function, rule); the rule maps primals + tangents of the inexact
-  inputs to outputs + tangents of the inexact outputs;
-* `custom_vjp_call`: (function, forward, backward); forward maps inputs to outputs +
-  residuals, backward maps residuals + cotangents of the inexact outputs to cotangents
-  of the inexact inputs.
-
-So the first body of a custom derivative is the function itself, and a pass that does
-not differentiate looks at `bodies[0]` alone. A rule often calls its own function, whose
-rule calls it again: rules of rules are kept (second derivatives), their rules are not.
+* `custom_jvp_call`, `custom_vjp_call`: (function,), the same inputs and outputs; the
+  rules of differentiation are graphs of their own, traced when asked for
+  (`derivatives`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,13 +30,11 @@ from typing import Any
 
 import jax
 import jax.extend.core as jex
-import jax.numpy as jnp
 import numpy as np
 
 _INLINED = frozenset(
     {"jit", "pjit", "closed_call", "core_call", "core_closed_call", "composite"}
 )
-_CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
 _JAX_HOME = str(Path(jax.__file__).parent)
 _OUR_HOME = str(Path(__file__).parents[1])
 
@@ -68,11 +60,6 @@ class Value:
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)
-
-    @property
-    def inexact(self) -> bool:
-        """Whether it has a tangent: floating or complex."""
-        return jnp.issubdtype(self.dtype, jnp.inexact)
 
 
 @dataclass(eq=False, slots=True)
@@ -143,17 +130,13 @@ def trace(function: Callable, *args: Any) -> tuple[Graph, Any]:
       function: anything `jax.make_jaxpr` can trace.
       *args: pytrees of arrays or `jax.ShapeDtypeStruct`.
     """
-    return _trace(2, function, *args)
-
-
-def _trace(orders: int, function: Callable, *args: Any) -> tuple[Graph, Any]:
     jaxpr, results = jax.make_jaxpr(function, return_shape=True)(*args)
-    return build(jaxpr, orders), results
+    return build(jaxpr), results
 
 
-def build(closed: jex.ClosedJaxpr, orders: int = 2) -> Graph:
-    """The graph of a closed jaxpr, with custom derivatives up to the order `orders`."""
-    builder = _Builder(orders)
+def build(closed: jex.ClosedJaxpr) -> Graph:
+    """The graph of a closed jaxpr."""
+    builder = _Builder()
     inputs = tuple(_value(v.aval) for v in closed.jaxpr.invars)
     outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
     nodes = _used(builder.nodes, outputs)
@@ -169,7 +152,6 @@ def bind(equation: jex.JaxprEqn, arrays: Sequence[Any], changed: Mapping = {}) -
 
 @dataclass
 class _Builder:
-    orders: int
     nodes: list[Node] = field(default_factory=list)
     constants: list[Value] = field(default_factory=list)
 
@@ -192,13 +174,12 @@ class _Builder:
 
         for equation in jaxpr.eqns:
             arguments = tuple(map(read, equation.invars))
-            name = equation.primitive.name
-            if name in _INLINED or (name in _CUSTOM and not self.orders):
+            if equation.primitive.name in _INLINED:
                 inner, inner_consts = _open(_callee(equation))
                 outputs = self.inline(inner, inner_consts, arguments)
             else:
                 outputs = tuple(_value(v.aval) for v in equation.outvars)
-                bodies = _bodies(equation, self.orders)
+                bodies = _bodies(equation)
                 self.nodes.append(Node(equation, arguments, outputs, bodies))
             values.update(zip(equation.outvars, outputs, strict=True))
         return tuple(map(read, jaxpr.outvars))
@@ -227,84 +208,20 @@ def _used(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Node, ...]:
     return tuple(reversed(kept))
 
 
-def _bodies(equation: jex.JaxprEqn, orders: int) -> tuple[Graph, ...]:
+def _bodies(equation: jex.JaxprEqn) -> tuple[Graph, ...]:
     params = equation.params
-
-    def body(jaxpr: Any, orders: int = orders) -> Graph:
-        return build(jex.ClosedJaxpr(*_open(jaxpr)), orders)
-
     match equation.primitive.name:
         case "scan" | "remat2" | "checkpoint" | "remat":
-            return (body(params["jaxpr"]),)
+            bodies = (params["jaxpr"],)
         case "while":
-            return (body(params["cond_jaxpr"]), body(params["body_jaxpr"]))
+            bodies = (params["cond_jaxpr"], params["body_jaxpr"])
         case "cond":
-            return tuple(map(body, params["branches"]))
-        case "custom_jvp_call":
-            return (body(params["call_jaxpr"], 0), _jvp_rule(equation, orders - 1))
-        case "custom_vjp_call":
-            rules = _vjp_rules(equation, orders - 1)
-            return (body(params["call_jaxpr"], 0), *rules)
-    return ()
-
-
-def _jvp_rule(equation: jex.JaxprEqn, orders: int) -> Graph:
-    avals = [v.aval for v in equation.invars]
-
-    def rule(primals, tangents):
-        function, points = _of_inexact(equation, primals)
-        outputs, out_tangents = jax.jvp(function, points, tuple(tangents))
-        return outputs, _inexact(out_tangents, outputs)
-
-    return _trace(orders, rule, _structs(avals), _inexact(_structs(avals)))[0]
-
-
-def _vjp_rules(equation: jex.JaxprEqn, orders: int) -> tuple[Graph, Graph]:
-    avals = [v.aval for v in equation.invars]
-    residuals_tree = None
-
-    def forward(primals):
-        nonlocal residuals_tree
-        function, points = _of_inexact(equation, primals)
-        outputs, pullback = jax.vjp(function, *points)
-        residuals, residuals_tree = jax.tree.flatten(pullback)
-        return outputs, residuals
-
-    def backward(residuals, cotangents):
-        pullback = jax.tree.unflatten(residuals_tree, residuals)
-        given = iter(cotangents)
-        return pullback([next(given) if _is_inexact(o) else _zero(o) for o in outputs])
-
-    graph, (outputs, residuals) = _trace(orders, forward, _structs(avals))
-    return graph, _trace(orders, backward, residuals, _inexact(outputs))[0]
-
-
-def _of_inexact(equation: jex.JaxprEqn, primals: Sequence[Any]) -> tuple:
-    """The equation as a function of its inexact inputs, and those."""
-
-    def function(*points):
-        given = iter(points)
-        return bind(equation, [next(given) if _is_inexact(p) else p for p in primals])
-
-    return function, tuple(_inexact(primals))
-
-
-def _structs(avals: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
-    return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-
-
-def _is_inexact(array: Any) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.inexact)
-
-
-def _inexact(items: Sequence[Any], like: Sequence[Any] | None = None) -> list[Any]:
-    pairs = zip(items, items if like is None else like, strict=True)
-    return [item for item, array in pairs if _is_inexact(array)]
-
-
-def _zero(array: Any) -> np.ndarray:
-    """The cotangent of an array that has none."""
-    return np.zeros(array.shape, jax.dtypes.float0)
+            bodies = params["branches"]
+        case "custom_jvp_call" | "custom_vjp_call":
+            bodies = (params["call_jaxpr"],)
+        case _:
+            bodies = ()
+    return tuple(build(jex.ClosedJaxpr(*_open(body))) for body in bodies)
 
 
 def _source(equation: jex.JaxprEqn) -> str:

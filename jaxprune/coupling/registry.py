@@ -26,6 +26,9 @@ class Small(Protocol):
     def run(self, graph: Graph, *arrays: jax.Array) -> list[jax.Array]:
         """Runs a body."""
 
+    def derivative(self, node: Node) -> tuple[tuple[Graph, ...], "Small"]:
+        """The rule of a custom derivative (`derivatives.derive`) and what runs it."""
+
 
 Constrain = Callable[[Node, Relation], None]
 Rewrite = Callable[..., Sequence[jax.Array]]

@@ -50,9 +50,20 @@ class Grid:
 
 @dataclass(eq=False)
 class Relation:
-    """What the operations of some functions demand of the slots of their arrays."""
+    """What the operations of some functions demand of the slots of their arrays.
+
+    Attributes:
+      grouped: whether grouped convolutions lose channels within groups or whole groups.
+      derivatives: whether the rules of custom derivatives have a say too.
+      size: number of slots.
+      ties: slots that live and die together, pairwise.
+      freezes: slots that must stay.
+      grids: axes reshaped into several.
+      single: slots alone on their axis; an axis is never left empty.
+    """
 
     grouped: Literal["within", "whole"] = "within"
+    derivatives: bool = False
     size: int = 0
     ties: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
@@ -99,6 +110,11 @@ class Relation:
         if a.ndim == b.ndim:
             for left, right in zip(a.slots, b.slots, strict=True):
                 self.tie(left, right)
+
+    def tie_all(self, left: Sequence[Value], right: Sequence[Value]) -> None:
+        """Ties two rows of arrays pairwise."""
+        for a, b in zip(left, right, strict=True):
+            self.tie_values(a, b)
 
     def tie_together(self, rows: np.ndarray) -> None:
         """All slots in a row of the matrix `rows` live and die together."""

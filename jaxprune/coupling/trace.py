@@ -37,9 +37,8 @@ class Traced:
     relation: Relation
 
     @classmethod
-    def of(cls, variables: Params, grouped: str) -> "Traced":
+    def of(cls, variables: Params, relation: Relation) -> "Traced":
         """Labels the leaves of `variables`; no function yet."""
-        relation = Relation(grouped)
         named = [(paths.name(p), x) for p, x in jax.tree.leaves_with_path(variables)]
         leaves = {path: _struct(path, x) for path, x in named}
         if len(leaves) < len(named):
@@ -141,7 +140,7 @@ def trace_coupling(
       (36, 30)
     """
     _check(split, grouped)
-    traced = Traced.of(variables, grouped)
+    traced = Traced.of(variables, Relation(grouped, derivatives=True))
     for function, inputs in ((fn, examples), *also):
         traced.add(function, variables, inputs)
     for path, leaf in traced.leaves.items():

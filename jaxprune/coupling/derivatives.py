@@ -1,0 +1,118 @@
+"""The rules of custom derivatives, as graphs.
+
+A custom derivative is a primitive that carries its rule as a Python function for the
+dense shapes. Tracing JAX's own derivative of that one equation shows the rule as a
+jaxpr, which can be coupled and run at small sizes as any other. A rule may call its own
+function again; so rules are traced when asked for, one order at a time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprune.coupling.graph import Graph, Node, Value, bind, trace
+from jaxprune.coupling.registry import constrain
+from jaxprune.coupling.relation import Relation
+
+
+def derive(node: Node, relation: Relation) -> tuple[Graph, ...]:
+    """Traces the rule of a custom derivative and ties its slots to those of `node`.
+
+    Args:
+      node: a `custom_jvp_call` or a `custom_vjp_call`, labelled.
+      relation: gets what the rule demands.
+
+    Returns:
+      Of a JVP (rule,), which maps primals + tangents of the inexact inputs to outputs +
+      tangents of the inexact outputs. Of a VJP (forward, backward): forward maps inputs
+      to outputs + residuals, backward maps residuals + cotangents of the inexact
+      outputs to cotangents of the inexact inputs.
+    """
+    derivatives, relation.derivatives = relation.derivatives, False
+    tangents, out_tangents = inexact(node.inputs), inexact(node.outputs)
+    if node.name == "custom_jvp_call":
+        graphs = (rule,) = (_jvp_rule(node.equation),)
+        constrain(rule, relation)
+        ties = (
+            ((*node.inputs, *tangents), rule.inputs),
+            ((*node.outputs, *out_tangents), rule.outputs),
+        )
+    else:
+        graphs = forward, backward = _vjp_rules(node.equation)
+        constrain(forward, relation)
+        constrain(backward, relation)
+        residuals = forward.outputs[len(node.outputs) :]
+        ties = (
+            (node.inputs, forward.inputs),
+            ((*node.outputs, *residuals), forward.outputs),
+            ((*residuals, *out_tangents), backward.inputs),
+            (tangents, backward.outputs),
+        )
+    for left, right in ties:
+        relation.tie_all(left, right)
+    relation.derivatives = derivatives
+    return graphs
+
+
+def inexact(values: Sequence[Value]) -> list[Value]:
+    """Those that have tangents: floating or complex."""
+    return [v for v in values if _is_inexact(v)]
+
+
+def _jvp_rule(equation: jex.JaxprEqn) -> Graph:
+    primals = _structs(equation)
+
+    def rule(primals, tangents):
+        function, points = _of_inexact(equation, primals)
+        outputs, out_tangents = jax.jvp(function, points, tuple(tangents))
+        pairs = zip(outputs, out_tangents, strict=True)
+        return outputs, [t for o, t in pairs if _is_inexact(o)]
+
+    return trace(rule, primals, list(filter(_is_inexact, primals)))[0]
+
+
+def _vjp_rules(equation: jex.JaxprEqn) -> tuple[Graph, Graph]:
+    residuals_tree = None
+
+    def forward(primals):
+        nonlocal residuals_tree
+        function, points = _of_inexact(equation, primals)
+        outputs, pullback = jax.vjp(function, *points)
+        residuals, residuals_tree = jax.tree.flatten(pullback)
+        return outputs, residuals
+
+    def backward(residuals, cotangents):
+        pullback = jax.tree.unflatten(residuals_tree, residuals)
+        given = iter(cotangents)
+        return pullback([next(given) if _is_inexact(o) else _zero(o) for o in outputs])
+
+    graph, (outputs, residuals) = trace(forward, _structs(equation))
+    return graph, trace(backward, residuals, list(filter(_is_inexact, outputs)))[0]
+
+
+def _of_inexact(equation: jex.JaxprEqn, primals: Sequence[Any]) -> tuple:
+    """The equation as a function of its inexact inputs, and those."""
+
+    def function(*points):
+        given = iter(points)
+        return bind(equation, [next(given) if _is_inexact(p) else p for p in primals])
+
+    return function, tuple(filter(_is_inexact, primals))
+
+
+def _structs(equation: jex.JaxprEqn) -> list[jax.ShapeDtypeStruct]:
+    avals = (v.aval for v in equation.invars)
+    return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+
+
+def _is_inexact(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.inexact)
+
+
+def _zero(array: Any) -> np.ndarray:
+    """The cotangent of an array that has none."""
+    return np.zeros(array.shape, jax.dtypes.float0)
