@@ -1,0 +1,132 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxprune import masks, thresholds
+
+SHAPES = [(), (0,), (7,), (3, 5), (2, 0, 3), (4, 16), (32, 3, 3)]
+DTYPES = ["float32", "float16", "bfloat16"]
+EDGES = [0.0, -0.0, np.inf, -np.inf, 1e-45, -1e-45, 1e-40, 6e-8, 1.0, 1.0, -1.0]
+
+
+def as_float64(x):
+    """Exact values, subnormals included, by NumPy and not by the device."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(x).astype(np.float64)
+
+
+def oracle(leaves):
+    return np.concatenate([as_float64(x).ravel() for x in leaves])
+
+
+kth = jax.jit(thresholds.kth_smallest)
+all_but_smallest = jax.jit(masks.all_but_smallest)
+
+
+def check(leaves, ranks):
+    joined = oracle(leaves)
+    order = np.argsort(joined, kind="stable")
+    for k in ranks:
+        assert as_float64(kth(leaves, k)) == joined[order[k]]
+        expected = np.ones(joined.size, bool)
+        expected[order[:k]] = False
+        kept = all_but_smallest(leaves, k)
+        got = np.concatenate([np.asarray(m).ravel() for m in kept])
+        np.testing.assert_array_equal(got, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    distinct=st.integers(1, 60),
+    edges=st.floats(0, 1),
+    scale=st.sampled_from([1.0, 1e-39, 1e30]),
+)
+def test_equals_a_stable_sort(seed, distinct, edges, scale):
+    """Ties, both zeros, subnormals, infinities, empty leaves, three dtypes at once."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=distinct) * scale
+    leaves = []
+    for i, shape in enumerate(SHAPES):
+        x = rng.choice(values, shape)
+        x = np.where(rng.random(shape) < edges, rng.choice(EDGES, shape), x)
+        with np.errstate(over="ignore"):
+            leaves.append(x.astype(jnp.dtype(DTYPES[i % 3])))
+    n = sum(x.size for x in leaves)
+    check(leaves, [0, 1, n // 3, n - 1, int(rng.integers(n))])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_leaf_of_each_dtype(dtype):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(37, 16)) ** 7).astype(jnp.dtype(dtype))
+    assert kth([x], 3).dtype == dtype
+    check([x], [0, 100, 591])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_keys_of_every_half_float_rise_with_it(dtype):
+    x = np.arange(2**16, dtype=np.uint16).view(jnp.dtype(dtype))
+    x = x[~np.isnan(as_float64(x))]
+    keys = np.asarray(jax.jit(thresholds.key)(x))
+    order = np.argsort(as_float64(x), kind="stable")
+    rises = np.diff(as_float64(x)[order]) > 0
+    np.testing.assert_array_equal(np.diff(keys[order].astype(np.int64)) > 0, rises)
+    back = jax.jit(thresholds.from_key, static_argnums=1)(keys, dtype)
+    np.testing.assert_array_equal(as_float64(back), as_float64(x))
+
+
+def test_float64():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        tiny = np.array([1e-40, -1e-45, 0.5], np.float32)
+        leaves = [rng.normal(size=50) * 1e-40, tiny, np.array([5e-324, -1e300])]
+        check(leaves, [0, 20, 26, 27, 28, 54])
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.5, 0.82, 0.9999])
+@pytest.mark.parametrize("shape", [(1024, 1024), (1001, 999)])
+def test_large_leaf_by_sample(shape, fraction):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    k = int(fraction * x.size)
+    assert float(kth([x], k)) == np.partition(x.ravel(), k)[k]
+
+
+def test_a_sample_that_misleads():
+    """Sorted data, and data in which nearly all is one value."""
+    ramp = np.linspace(-1, 1, 2**20, dtype=np.float32)
+    spike = np.where(np.arange(2**20) % 1000 < 999, 0, ramp).astype(np.float32)
+    for x in (ramp, spike):
+        for k in (3, 2**19, 2**20 - 700):
+            assert float(kth([x], k)) == np.sort(x)[k]
+
+
+def test_hundreds_of_leaves():
+    rng = np.random.default_rng(0)
+    leaves = [rng.normal(size=3).astype(np.float32) for _ in range(300)]
+    assert float(kth(leaves, 450)) == np.sort(oracle(leaves))[450]
+
+
+def test_nan_raises_outside_jit_and_comes_last_inside():
+    x = jnp.array([jnp.nan, 1.0, -jnp.nan, 2.0])
+    with pytest.raises(ValueError, match="2 of 4 scores are NaN"):
+        thresholds.kth_smallest([x], 0)
+    assert [float(kth([x], k)) for k in (0, 1)] == [1, 2]
+    assert np.isnan(float(kth([x], 2)))
+    assert int(jax.jit(thresholds.count_nan)([x])) == 2
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({}, "must number 1"),
+        ({"a": np.ones((0, 3), np.float32)}, "must number 1"),
+        ({"a": np.ones(3, np.int32)}, "must be floats, got a leaf of int32"),
+    ],
+)
+def test_unusable_scores(tree, message):
+    with pytest.raises(ValueError, match=message):
+        thresholds.kth_smallest(tree, 0)
