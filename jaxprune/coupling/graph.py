@@ -71,12 +71,14 @@ class Node:
       inputs: what it takes.
       outputs: what it gives.
       bodies: graphs of its sub-jaxprs, see the module's docstring.
+      calls: equations of the calls it lies in, the innermost first.
     """
 
     equation: jex.JaxprEqn
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     bodies: tuple["Graph", ...] = ()
+    calls: tuple[jex.JaxprEqn, ...] = ()
 
     @property
     def name(self) -> str:
@@ -91,7 +93,7 @@ class Node:
     @property
     def source(self) -> str:
         """Where the user's program applies it, `"file.py:12"`; "" where unknown."""
-        return _source(self.equation)
+        return _source((self.equation, *self.calls))
 
     def bind(self, *arrays: jax.Array, **changed: Any) -> Sequence[jax.Array]:
         """Applies the primitive to `arrays`, with some parameters changed."""
@@ -134,9 +136,9 @@ def trace(function: Callable, *args: Any) -> tuple[Graph, Any]:
     return build(jaxpr), results
 
 
-def build(closed: jex.ClosedJaxpr) -> Graph:
-    """The graph of a closed jaxpr."""
-    builder = _Builder()
+def build(closed: jex.ClosedJaxpr, calls: tuple[jex.JaxprEqn, ...] = ()) -> Graph:
+    """The graph of a closed jaxpr, inside of `calls`."""
+    builder = _Builder(calls)
     inputs = tuple(_value(v.aval) for v in closed.jaxpr.invars)
     outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
     nodes = _used(builder.nodes, outputs)
@@ -152,6 +154,7 @@ def bind(equation: jex.JaxprEqn, arrays: Sequence[Any], changed: Mapping = {}) -
 
 @dataclass
 class _Builder:
+    calls: tuple[jex.JaxprEqn, ...]
     nodes: list[Node] = field(default_factory=list)
     constants: list[Value] = field(default_factory=list)
 
@@ -176,11 +179,14 @@ class _Builder:
             arguments = tuple(map(read, equation.invars))
             if equation.primitive.name in _INLINED:
                 inner, inner_consts = _open(_callee(equation))
+                outer, self.calls = self.calls, (equation, *self.calls)
                 outputs = self.inline(inner, inner_consts, arguments)
+                self.calls = outer
             else:
                 outputs = tuple(_value(v.aval) for v in equation.outvars)
-                bodies = _bodies(equation)
-                self.nodes.append(Node(equation, arguments, outputs, bodies))
+                bodies = _bodies(equation, self.calls)
+                node = Node(equation, arguments, outputs, bodies, self.calls)
+                self.nodes.append(node)
             values.update(zip(equation.outvars, outputs, strict=True))
         return tuple(map(read, jaxpr.outvars))
 
@@ -208,8 +214,8 @@ def _used(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Node, ...]:
     return tuple(reversed(kept))
 
 
-def _bodies(equation: jex.JaxprEqn) -> tuple[Graph, ...]:
-    params = equation.params
+def _bodies(equation: jex.JaxprEqn, calls: tuple) -> tuple[Graph, ...]:
+    params, inside = equation.params, (equation, *calls)
     match equation.primitive.name:
         case "scan" | "remat2" | "checkpoint" | "remat":
             bodies = (params["jaxpr"],)
@@ -221,14 +227,15 @@ def _bodies(equation: jex.JaxprEqn) -> tuple[Graph, ...]:
             bodies = (params["call_jaxpr"],)
         case _:
             bodies = ()
-    return tuple(build(jex.ClosedJaxpr(*_open(body))) for body in bodies)
+    return tuple(build(jex.ClosedJaxpr(*_open(body)), inside) for body in bodies)
 
 
-def _source(equation: jex.JaxprEqn) -> str:
+def _source(equations: Sequence[jex.JaxprEqn]) -> str:
     """The innermost line outside JAX; of those, one outside installed packages."""
-    traceback = equation.source_info.traceback
+    tracebacks = (equation.source_info.traceback for equation in equations)
     frames = [
         (f"{Path(frame.file_name).name}:{frame.line_num}", frame.file_name)
+        for traceback in tracebacks
         for frame in (traceback.frames if traceback else ())
         if not frame.file_name.startswith((_JAX_HOME, _OUR_HOME, "<"))
     ]
