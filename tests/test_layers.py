@@ -64,7 +64,7 @@ def assert_same_with_derivatives(fast, plain, *args):
     ],
 )
 def test_depthwise(size, kernel, stride):
-    x, w = normal(0, 2, *size, 5), normal(1, kernel, kernel, 1, 5)
+    x, w = normal(0, 4, *size, 5), normal(1, kernel, kernel, 1, 5)
     assert_same_with_derivatives(
         lambda x, w: layers.depthwise(x, w, stride),
         lambda x, w: plain_depthwise(x, w, stride),

@@ -8,6 +8,7 @@ convolutions are XLA's own, which is right there.
 Arrays are NHWC, kernels HWIO; padding is "SAME".
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -20,6 +21,9 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 _kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _depthwise_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
+
+# Products summed in one expression by the depthwise weight gradient.
+_UNROLLED = 32
 
 # --- Depthwise convolution -----------------------------------------------------------
 #
@@ -110,14 +114,31 @@ def _depthwise_input_gradient(x: Array, w: Array, g: Array, stride: int) -> Arra
 
 
 def _depthwise_weight_gradient(x: Array, w: Array, g: Array, stride: int) -> Array:
-    padded = _pad(x, _same_padding(x, w, stride))
+    """A scan over a few images at a time, which stay in the cache.
+
+    XLA reduces one output at a time, striding through memory. Sums of rows written out
+    are vectorised along columns and channels instead; what is left to reduce is small.
+    """
     k = w.shape[0]
-    taps = [
-        jnp.sum(g * _shifted(padded, a, b, stride, g.shape[1:3]), axis=(0, 1, 2))
-        for a in range(k)
-        for b in range(k)
-    ]
-    return jnp.stack(taps).reshape(w.shape)
+    images, rows, columns, channels = g.shape
+    taps = [(a, b) for a in range(k) for b in range(k)]
+    padding = _same_padding(x, w, stride)
+    group = math.gcd(images, max(1, _UNROLLED // rows))
+
+    def add(sums, group):
+        x, g = group
+        padded = lax.optimization_barrier(_pad(x, padding))
+
+        def products(a, b):
+            shifted = _shifted(padded, a, b, stride, (rows, columns))
+            return sum(jnp.unstack((g * shifted).reshape(-1, columns, channels)))
+
+        return [s + products(*tap) for s, tap in zip(sums, taps, strict=True)], None
+
+    zeros = [jnp.zeros((columns, channels), g.dtype)] * len(taps)
+    grouped = [y.reshape(-1, group, *y.shape[1:]) for y in (x, g)]
+    sums, _ = lax.scan(add, zeros, grouped)
+    return jnp.stack([jnp.sum(s, axis=0) for s in sums]).reshape(w.shape)
 
 
 def _sum_over_taps(w: Array, shifted: Callable[[int, int], Array]) -> Array:
@@ -147,8 +168,11 @@ def _pad(x: Array, padding: list[tuple[int, int]], interior: int = 0) -> Array:
 # --- Pointwise convolution -----------------------------------------------------------
 #
 #     y = x W        dx = g Wᵀ        dW = xᵀ g        x: pixels × inputs
+#
+# Autodiff would have dWᵀ = gᵀ x, and XLA then write g transposed.
 
 
+@jax.custom_vjp
 def pointwise(x: Array, w: Array) -> Array:
     """A 1×1 convolution: the same matrix product for every pixel.
 
@@ -159,7 +183,21 @@ def pointwise(x: Array, w: Array) -> Array:
     Returns:
       (N, H, W, O).
     """
-    return lax.dot_general(x, w[0, 0], (((x.ndim - 1,), (0,)), ((), ())))
+    return x @ w[0, 0]
+
+
+def _pointwise_forward(x: Array, w: Array):
+    return pointwise(x, w), (x, w)
+
+
+def _pointwise_backward(saved: tuple[Array, Array], g: Array):
+    x, w = saved
+    pixels = g.reshape(-1, g.shape[-1])
+    dw = x.reshape(-1, x.shape[-1]).T @ pixels
+    return g @ w[0, 0].T, dw.reshape(w.shape)
+
+
+pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 # --- Batch norm and ReLU -------------------------------------------------------------
@@ -213,6 +251,8 @@ def _batch_norm_backward(epsilon, relu, saved, cotangents):
     p = scale * r
     q = (2 * g_var - p * r * d_scale) / count
     t = (g_mean - p * b) / count - q * mean
+    # One number a channel, not recomputed at every pixel.
+    p, q, t = lax.optimization_barrier((p, q, t))
     return p * g + q * x + t, d_scale, b
 
 

@@ -1,0 +1,63 @@
+"""Settings of the JAX runtime that experiments share: call `configure()` first.
+
+XLA and glibc read their settings once, when they start, so they are set before JAX
+makes its first array, and glibc's by starting the program anew. What is set already is
+left alone.
+"""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+_XLA_FLAGS = {"--xla_cpu_prefer_vector_width": "512"}
+
+# glibc returns large freed blocks to the kernel, and every step pays for fresh pages.
+# This keeps them, and asks for huge ones.
+_MALLOC = ":".join(
+    [
+        "glibc.malloc.hugetlb=1",
+        "glibc.malloc.mmap_max=0",
+        "glibc.malloc.trim_threshold=100000000000",
+        "glibc.malloc.top_pad=1000000000",
+    ]
+)
+
+
+def configure(*, restart: bool = False) -> None:
+    """Sets XLA flags and the compilation cache, and tunes malloc where it may.
+
+    Args:
+      restart: whether the process may be replaced by itself with malloc tuned. For
+        `main` of a script, before anything else is done; it happens on Linux with
+        glibc only, and never in a notebook or under pytest.
+    """
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    given = {flag.split("=")[0] for flag in flags}
+    flags += [f"{k}={v}" for k, v in _XLA_FLAGS.items() if k not in given]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))
+    if restart and _may_restart():
+        os.environ["GLIBC_TUNABLES"] = _MALLOC
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+    import jax
+
+    jax.config.update(
+        "jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"]
+    )
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "jaxprune" / "xla"
+
+
+def _may_restart() -> bool:
+    return (
+        platform.libc_ver()[0] == "glibc"
+        and "GLIBC_TUNABLES" not in os.environ
+        and "pytest" not in sys.modules
+        and "ipykernel" not in sys.modules
+        and not hasattr(sys, "ps1")
+    )
