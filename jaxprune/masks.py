@@ -65,7 +65,7 @@ def all_but_smallest(scores: Scores, k: Array | int) -> Masks:
     """
     leaves, structure = jax.tree.flatten(scores)
     kth = thresholds.kth_smallest(leaves, k)
-    return jax.tree.unflatten(structure, _above(leaves, kth, k))
+    return jax.tree.unflatten(structure, above(leaves, kth, k))
 
 
 def n_of_m(score: Array, n: int, m: int, axis: int = -2) -> Array:
@@ -126,8 +126,13 @@ def count(masks: Masks) -> Array:
 
 
 @jax.jit
-def _above(leaves: list[Array], kth: Array, k: Array | int) -> list[Array]:
-    """Clears the k smallest, given the k-th."""
+def above(leaves: list[Array], kth: Array, k: Array | int) -> list[Array]:
+    """The masks of `all_but_smallest` where the k-th smallest score is known.
+
+    Example:
+      >>> above([jnp.array([2.0, 1.0, 1.0])], jnp.float32(1.0), 1)
+      [Array([ True, False,  True], dtype=bool)]
+    """
     wide = kth.dtype == jnp.float64
     cut = thresholds.key(kth, wide)
     keys = [thresholds.key(x, wide) for x in leaves]

@@ -175,10 +175,11 @@ def active_stepwise_pruning(
         size = sum(x.size for x in scored)
         last = round(schedule.final * size)
         k = jnp.where(exact, last, jnp.round(sparsity * size).astype(jnp.int32))
-        tau = jnp.maximum(thresholds.kth_smallest(scored, k), 0).astype(jnp.float32)
+        kth = thresholds.kth_smallest(scored, k)
+        tau = jnp.maximum(kth, 0).astype(jnp.float32)
         new = _cond(
             exact,
-            lambda: masks_.all_but_smallest(scored, last),
+            lambda: masks_.above(scored, kth, last),
             lambda: [
                 masks_.prune_and_repair(m, x, tau, hysteresis)
                 for m, x in zip(masks, scored, strict=True)
