@@ -33,7 +33,8 @@ class Progress:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self.console, transient=True, auto_refresh=False)
         self._shown_at = -_PLAIN_SECONDS
-        self._phase, self._total, self._rate = "", 1, None
+        self._phase, self._total, self._batch_size = "", 1, 1
+        self._seconds: float | None = None  # per image, smoothed
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -50,7 +51,7 @@ class Progress:
     def start(self, phase: str, step: int, total: int, batch_size: int) -> None:
         """Announces a phase; `step` is above 0 when it goes on from a checkpoint."""
         self._phase, self._total, self._batch_size = phase, total, batch_size
-        self._rate = None
+        self._seconds = None
         if 0 < step < total:
             self.say(f"{phase}: going on at step {step} of {total}")
 
@@ -59,10 +60,11 @@ class Progress:
         self.say(f"{phase}: finished before, loaded")
         self.steps.pop(phase, None)
 
-    def show(self, record: Record, images_per_second: float) -> None:
-        """The newest metrics of the phase; smooths the rate."""
-        old = self._rate or images_per_second
-        self._rate = 0.8 * old + 0.2 * images_per_second
+    def show(self, record: Record, images_per_second: float | None) -> None:
+        """The newest metrics of the phase; no rate while something was compiled."""
+        if images_per_second is not None:
+            new = 1 / images_per_second
+            self._seconds = 0.8 * (self._seconds or new) + 0.2 * new
         now = time.monotonic()
         if self._live.is_started:
             self._live.update(
@@ -82,19 +84,21 @@ class Progress:
 
     def _line(self, record: Record) -> str:
         step = record["step"]
-        seconds = (self._total - step) * self._batch_size / self._rate
-        left = clock(seconds)
-        others = self._steps_after() * self._batch_size / self._rate
-        if others:
-            left += f" ({clock(seconds + others)} in all)"
         parts = [
             f"{self._phase} {100 * step / self._total:3.0f} %",
             f"step {step}/{self._total}",
-            f"{self._rate:.0f} images/s",
             *_values(record),
-            f"{left} left",
         ]
+        if self._seconds is not None:
+            parts.insert(2, f"{1 / self._seconds:.0f} images/s")
+            parts.append(self._time_left(self._total - step))
         return " · ".join(parts)
+
+    def _time_left(self, steps: int) -> str:
+        per_step = self._seconds * self._batch_size
+        after = self._steps_after()
+        in_all = f" ({clock((steps + after) * per_step)} in all)" if after else ""
+        return f"{clock(steps * per_step)}{in_all} left"
 
     def _steps_after(self) -> int:
         names = list(self.steps)

@@ -251,6 +251,7 @@ class _Trainer:
                 order, order_of = shuffled(self.shuffle_key, epoch, count), epoch
             count = reports.next_count(first, self.per_epoch)
             small = epoch < self.recipe.small_epochs
+            px = self.recipe.small_size if small else self.size
             state, report = self.advance(
                 state,
                 self.train_set,
@@ -258,10 +259,10 @@ class _Trainer:
                 self.augment_key,
                 first,
                 count,
-                px=self.recipe.small_size if small else self.size,
+                px=px,
             )
             step += count
-            reports.add(count, report)
+            reports.add(count, report, px)
             if step % self.per_epoch == 0:
                 record = {**reports.flush(), **self.test(state)}
                 self.log(record)
@@ -311,7 +312,7 @@ class _Trainer:
         trained = {"params": state.params, **state.statistics}
         return Fitted(delivered, trained, state.opt_state, result)
 
-    def seen(self, record: Record, images_per_second: float) -> None:
+    def seen(self, record: Record, images_per_second: float | None) -> None:
         """Takes in the metrics of a dispatch, which come one dispatch late."""
         bad_step = record.pop("bad_step")
         if bad_step >= 0:
@@ -345,8 +346,9 @@ class _Reports:
 
     def __init__(self, trainer: _Trainer):
         self.trainer = trainer
-        self.pending: tuple[int, Any] | None = None
+        self.pending: tuple[int, Any, bool] | None = None
         self.last: Record = {}
+        self.px: int | None = None
         self.seconds_per_step = np.inf
         self.clock = time.perf_counter()
 
@@ -362,18 +364,23 @@ class _Reports:
         """Leaves out of the rate what was done since the last dispatch."""
         self.clock = time.perf_counter()
 
-    def add(self, count: int, report: Any) -> None:
+    def add(self, count: int, report: Any, px: int) -> None:
+        """Takes a dispatch that was just made; one at a new size was compiled first."""
         self.flush()
-        self.pending = (count, report)
+        self.pending = (count, report, px == self.px)
+        self.px = px
 
     def flush(self) -> Record:
         """Waits for the dispatch that is pending; returns the newest metrics."""
         if self.pending is not None:
-            (count, report), self.pending = self.pending, None
+            (count, report, timed), self.pending = self.pending, None
             record = {k: v.item() for k, v in jax.device_get(report).items()}
             now = time.perf_counter()
-            self.seconds_per_step, self.clock = (now - self.clock) / count, now
-            rate = self.trainer.recipe.batch_size / self.seconds_per_step
+            seconds, self.clock = (now - self.clock) / count, now
+            rate = None
+            if timed:
+                self.seconds_per_step = seconds
+                rate = self.trainer.recipe.batch_size / seconds
             self.trainer.seen(dict(record), rate)
             self.last = {k: v for k, v in record.items() if k != "bad_step"}
         return self.last

@@ -88,8 +88,9 @@ def _crash():
     raise RuntimeError("power cut")
 
 
-@pytest.mark.parametrize("at", [1, 4, 6])
-@pytest.mark.parametrize("kind", ["Ctrl-C", "SIGTERM", "killed"])
+@pytest.mark.parametrize(
+    ("kind", "at"), [("Ctrl-C", 1), ("Ctrl-C", 4), ("SIGTERM", 6), ("killed", 5)]
+)
 def test_broken_and_resumed_run_equals_unbroken(kind, at, unbroken, tmp_path):
     if kind == "killed":
         breaks, error, every = Breaks(at, _crash), RuntimeError, 0.0
