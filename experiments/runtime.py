@@ -24,20 +24,18 @@ _MALLOC = ":".join(
 )
 
 
-def configure(*, restart: bool = False) -> None:
+def configure() -> None:
     """Sets XLA flags and the compilation cache, and tunes malloc where it may.
 
-    Args:
-      restart: whether the process may be replaced by itself with malloc tuned. For
-        `main` of a script, before anything else is done; it happens on Linux with
-        glibc only, and never in a notebook or under pytest.
+    Under `python -m experiments…` on Linux with glibc the process is replaced by itself
+    once, with malloc tuned; never in a notebook, under pytest, or in a user's program.
     """
     flags = os.environ.get("XLA_FLAGS", "").split()
     given = {flag.split("=")[0] for flag in flags}
     flags += [f"{k}={v}" for k, v in _XLA_FLAGS.items() if k not in given]
     os.environ["XLA_FLAGS"] = " ".join(flags)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))
-    if restart and _may_restart():
+    if _may_restart():
         os.environ["GLIBC_TUNABLES"] = _MALLOC
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
@@ -54,10 +52,10 @@ def _cache() -> Path:
 
 
 def _may_restart() -> bool:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
     return (
-        platform.libc_ver()[0] == "glibc"
+        spec is not None
+        and spec.name.startswith("experiments.")
+        and platform.libc_ver()[0] == "glibc"
         and "GLIBC_TUNABLES" not in os.environ
-        and "pytest" not in sys.modules
-        and "ipykernel" not in sys.modules
-        and not hasattr(sys, "ps1")
     )
