@@ -1,0 +1,207 @@
+"""The branches of a run: from the dense network to networks that can be delivered."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import jaxprune as jp
+from experiments import methods
+from experiments.models.heads import drop_heads, outside_heads
+from experiments.networks import Network, Variables
+from experiments.session import Session
+from experiments.train import Fitted
+from jaxprune.types import Predicate
+
+
+class Delivered(NamedTuple):
+    """A network to deliver.
+
+    Attributes:
+      predict: `(variables, images) -> logits`.
+      variables: without auxiliary classifiers.
+      accuracy: on the test images, in [0, 1].
+      plan: which channels went; None if none did.
+      details: what else is worth telling, by name.
+    """
+
+    predict: Callable[[Variables, Any], Any]
+    variables: Variables
+    accuracy: float
+    plan: jp.Plan | None
+    details: dict[str, Any]
+
+
+class Removal(NamedTuple):
+    """Channels taken out.
+
+    Attributes:
+      plan: which.
+      network: the compact network.
+      variables: its variables.
+      details: accuracy before, after forcing factors to zero; the certificate.
+    """
+
+    plan: jp.Plan
+    network: Network
+    variables: Variables
+    details: dict[str, Any]
+
+
+def train_dense(session: Session) -> Variables:
+    """Where all branches start: the dense network, or, from scratch, new weights."""
+    config = session.config
+    if config.start == "scratch":
+        return session.initial()
+    method = methods.plain(config, config.learning_rate, session.steps(config.epochs))
+    recipe = session.recipe(config.epochs, small_epochs=config.small_epochs)
+    fitted = session.fit("dense", session.network, session.initial(), method, recipe)
+    return fitted.variables
+
+
+def train_longer(session: Session, start: Variables) -> Delivered:
+    """The baseline: the dense network trains on while the others are pruned."""
+    epochs = session.branch_epochs
+    method = methods.plain(session.config, session.branch_peak, session.steps(epochs))
+    fitted = session.fit(
+        "dense_longer", session.network, start, method, session.recipe(epochs)
+    )
+    return _delivered(session, fitted)
+
+
+def stepwise(session: Session, start: Variables) -> Delivered:
+    """Active stepwise pruning to exactly 1/`ratio` of the parameters."""
+    config, epochs = session.config, session.branch_epochs
+    prunable = outside_heads(session.architecture.prunable)
+    sparsity = sparsity_for(config.ratio, drop_heads(start)["params"], prunable)
+    method = methods.stepwise(
+        config, session.branch_peak, session.steps(epochs), sparsity, prunable
+    )
+    fitted = session.fit(
+        "stepwise", session.network, start, method, session.recipe(epochs)
+    )
+    log = jp.pruning_log(fitted.opt_state)._asdict()
+    return _delivered(session, fitted, pruning=jax.tree.map(np.ndarray.tolist, log))
+
+
+def sparsity_for(ratio: float, params: Any, prunable: Predicate) -> float:
+    """The sparsity of the prunable weights that leaves 1/`ratio` of all parameters.
+
+    Raises:
+      ValueError: the other parameters alone are more than that.
+    """
+    chosen = jp.paths.select(params, prunable)
+    total = jp.parameters(params)
+    size = sum(
+        leaf.size
+        for leaf, hit in zip(
+            jax.tree.leaves(params), jax.tree.leaves(chosen), strict=True
+        )
+        if hit
+    )
+    kept = round(total / ratio) - (total - size)
+    if kept < 1:
+        raise ValueError(
+            f"ratio {ratio} leaves {round(total / ratio):,} parameters, but "
+            f"{total - size:,} are not prunable: lower ratio"
+        )
+    return (size - kept) / size
+
+
+def channels(session: Session, start: Variables) -> Delivered:
+    """End-to-end channel pruning: sparsify, remove, fine-tune."""
+    config, finetune_epochs = session.config, session.finetune_epochs
+    sparsify_epochs = session.branch_epochs - finetune_epochs
+    peak = session.branch_peak
+    method = methods.channels(
+        config, peak, session.steps(sparsify_epochs), sparsify=True
+    )
+    sparse = session.fit(
+        "channels_sparsify",
+        session.network,
+        start,
+        method,
+        session.recipe(sparsify_epochs, average_last=0.0),
+    )
+    removal = remove(session, drop_heads(sparse.variables))
+    session.progress.say(describe(removal))
+    method = methods.channels(
+        config, peak, session.steps(finetune_epochs), sparsify=False
+    )
+    fitted = session.fit(
+        "channels_finetune",
+        removal.network,
+        removal.variables,
+        method,
+        session.recipe(finetune_epochs),
+        opt_state=removal.plan.apply(drop_heads(sparse.opt_state)),
+    )
+    return Delivered(
+        removal.network.predict,
+        fitted.variables,
+        fitted.result["test_accuracy"],
+        removal.plan,
+        removal.details,
+    )
+
+
+def remove(session: Session, variables: Variables) -> Removal:
+    """Takes out the dead channels, and the weakest others until both budgets are met.
+
+    Dead ones go as they are, constants folded into biases. The factors of the others
+    are forced to zero, which changes the network: the accuracy before and after is
+    reported. That the compact network equals the forced one is certified.
+    """
+    config, network = session.config, session.headless
+    coupling = jp.trace_coupling(network.predict, variables, session.example)
+    everything = np.ones(coupling.size + 1, bool)
+    dead = jp.dead_channels(coupling, variables)
+    plan = jp.make_plan(
+        coupling,
+        variables,
+        dead=dead,
+        score=jp.importance.batch_norm_scale,
+        params=coupling.params(everything) / config.params_ratio,
+        macs=coupling.macs(everything) / config.macs_ratio,
+    )
+    alive = jp.Plan.from_keep(coupling, plan.to_keep(coupling) | dead)
+    forced = alive.mask(variables)
+    fold = jp.fold_constants(coupling, forced, plan)
+    small = plan.apply(forced, fold=fold)
+    compact = Network(
+        jp.shrink(network.train, plan), jp.shrink(network.predict, plan, fold=fold)
+    )
+    certificate = jp.certify(
+        network.predict, forced, compact.predict, small, session.test_batches
+    )
+    certificate.raise_if_different()
+    details = {
+        "groups": coupling.size,
+        "dead": int(dead[1:].sum()),
+        "removed": int((~plan.to_keep(coupling)).sum()),
+        "accuracy_before": session.accuracy(network, variables),
+        "accuracy_forced": session.accuracy(compact, small),
+        "certificate": certificate,
+    }
+    return Removal(plan, compact, small, details)
+
+
+def describe(removal: Removal) -> str:
+    """One line on what was removed, and what it did."""
+    d = removal.details
+    return (
+        f"removed {d['removed']} of {d['groups']} channel groups ({d['dead']} were "
+        f"dead): accuracy {100 * d['accuracy_before']:.2f} % → "
+        f"{100 * d['accuracy_forced']:.2f} %, before fine-tuning; {d['certificate']}"
+    )
+
+
+def _delivered(session: Session, fitted: Fitted, **details: Any) -> Delivered:
+    return Delivered(
+        session.headless.predict,
+        drop_heads(fitted.variables),
+        fitted.result["test_accuracy"],
+        None,
+        details,
+    )

@@ -1,0 +1,98 @@
+"""The methods as `experiments.train.fit` takes them: optimizer, evaluation, log."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxprune as jp
+from experiments.config import Config
+from experiments.optimizers import one_cycle, sgd
+from jaxprune.types import Array, Params, Predicate
+
+_FROZEN_FROM = 0.6
+"""Share of the training after which the masks of stepwise pruning stay as they are."""
+_HOLD = 5
+"""Cycles of pruning and repairing at the final sparsity."""
+_MIN_FACTOR_RATE = 0.02
+"""The step size of FISTA is at least this, so that zeros keep appearing."""
+
+
+class Method(NamedTuple):
+    """What makes a method: arguments of `fit`."""
+
+    tx: optax.GradientTransformation
+    eval_params: Callable[[Any, Params], Params] = lambda opt_state, params: params
+    observe: Callable[[Any, Params], dict[str, Array]] = lambda opt_state, params: {}
+
+
+def plain(config: Config, peak: float, steps: int) -> Method:
+    """SGD and nothing else."""
+    rate = one_cycle(peak, steps)
+    return Method(sgd(rate, weight_decay=config.weight_decay))
+
+
+def stepwise(
+    config: Config, peak: float, steps: int, sparsity: float, prunable: Predicate
+) -> Method:
+    """Active stepwise pruning behind SGD, to `sparsity` of the prunable weights."""
+    cycles = config.pruning_steps + _HOLD
+    every = int(_FROZEN_FROM * steps) // cycles
+    if every < 1:
+        raise ValueError(
+            f"{config.pruning_steps} pruning_steps do not fit into {steps} updates: "
+            "train longer, or take fewer"
+        )
+    link = jp.active_stepwise_pruning(
+        jp.schedules.logarithmic(sparsity, config.curvature, config.pruning_steps),
+        every,
+        hold=_HOLD,
+        prunable=prunable,
+        hysteresis=config.hysteresis,
+    )
+
+    def observe(opt_state, params):
+        del params
+        state = opt_state[-1]
+        last = jnp.clip(state.step // every, 0, cycles) - 1
+        entry = jax.tree.map(lambda x: jnp.where(last < 0, 0, x[last]), state.log)
+        shown = ("sparsity", "threshold", "pruned", "repaired")
+        return {name: getattr(entry, name) for name in shown}
+
+    return Method(optax.chain(plain(config, peak, steps).tx, link), observe=observe)
+
+
+def channels(config: Config, peak: float, steps: int, *, sparsify: bool) -> Method:
+    """FISTA on the batch-norm factors, SGD on the weights.
+
+    With `sparsify` the factors pay L1. Without, they pay nothing and FISTA is
+    Nesterov's gradient method: the optimizer's state keeps its structure, so that
+    fine-tuning can go on with it.
+    """
+    rate = one_cycle(peak, steps)
+    penalty = {"scale": config.l1_scale, "bias": config.l1_shift}
+    factors = jp.fista(
+        rate,
+        l1=lambda path, leaf: penalty[path.rsplit("/", 1)[-1]] if sparsify else 0.0,
+        max_momentum=0.9,
+        min_learning_rate=_MIN_FACTOR_RATE if sparsify else 0.0,
+    )
+    tx = optax.partition(
+        {"factors": factors, "weights": sgd(rate, weight_decay=config.weight_decay)},
+        jp.paths.label(jp.paths.batch_norm_factors, "factors", otherwise="weights"),
+    )
+    return Method(tx, jp.primal_params, _live_scales)
+
+
+def _live_scales(opt_state: Any, params: Params) -> dict[str, Array]:
+    """The share of batch-norm scales γ that are not zero."""
+    scales = [
+        leaf
+        for path, leaf in jax.tree.leaves_with_path(jp.primal_params(opt_state, params))
+        if jp.paths.batch_norm_factors(jp.paths.name(path), leaf)
+        and jp.paths.name(path).endswith("scale")
+    ]
+    live = sum(jnp.sum(scale != 0) for scale in scales)
+    return {"live_scales": live / sum(scale.size for scale in scales)}

@@ -1,0 +1,66 @@
+"""From a dense network to compressed ones: what all experiments share.
+
+    dense ─┬─ trains on ───────────────────────────────▶ dense
+           ├─ active stepwise pruning ─────────────────▶ stepwise
+           └─ FISTA ─ plan, removal, certificate ─ fine-tuning ▶ channels
+
+Every branch sees the same number of images, augmented in the same way.
+"""
+
+from typing import Any
+
+from experiments import branches, data, results
+from experiments.config import Config
+from experiments.progress import Progress
+from experiments.runs import open_run
+from experiments.session import Architecture, Session
+
+_BRANCHES = {
+    "dense": branches.train_longer,
+    "stepwise": branches.stepwise,
+    "channels": branches.channels,
+}
+
+
+def run(config: Config, architecture: Architecture) -> dict[str, Any]:
+    """Runs what `config.methods` names and writes networks and report.
+
+    Started again with the same `workdir` it goes on where it stopped.
+
+    Returns:
+      The report, as written to `report.json`.
+
+    Raises:
+      DataError: the data are not found, or damaged.
+      RunError: the run's folder cannot be used.
+      NotFinite: training has diverged.
+      KeyboardInterrupt: after Ctrl-C, once everything is saved.
+    """
+    dataset = data.load(config.data, config.data_dir)
+    with (
+        open_run(config.workdir, config, free=("workdir", "data_dir")) as folder,
+        Progress() as progress,
+    ):
+        session = Session(config, architecture, dataset, folder, progress)
+        progress.steps = _planned(session)
+        start = branches.train_dense(session)
+        delivered = {
+            name: branch(session, start)
+            for name, branch in _BRANCHES.items()
+            if name == "dense" or name in config.methods
+        }
+        return results.write(session, delivered)
+
+
+def _planned(session: Session) -> dict[str, int]:
+    """Updates of each phase to come, for the time left."""
+    config = session.config
+    fista = session.branch_epochs - session.finetune_epochs
+    epochs = {
+        "dense": config.epochs if config.start == "dense" else 0,
+        "dense_longer": session.branch_epochs,
+        "stepwise": session.branch_epochs * ("stepwise" in config.methods),
+        "channels_sparsify": fista * ("channels" in config.methods),
+        "channels_finetune": session.finetune_epochs * ("channels" in config.methods),
+    }
+    return {name: session.steps(n) for name, n in epochs.items() if n}

@@ -1,0 +1,87 @@
+"""What a run delivers: artefacts, measured costs, the report."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxprune as jp
+from experiments import report
+from experiments.branches import Delivered
+from experiments.runs import versions, write_text
+from experiments.session import Session
+
+_LATENCY_BATCHES = (1, 128)
+
+
+def write(session: Session, delivered: dict[str, Delivered]) -> dict[str, Any]:
+    """Writes the networks, `report.json` and `report.html`; prints the table.
+
+    Returns:
+      What `report.json` holds.
+    """
+    folder = session.run.folder
+    networks = {
+        name: measure(session, name, network) for name, network in delivered.items()
+    }
+    told = {name: network.details for name, network in delivered.items()}
+    certificate = told.get("channels", {}).get("certificate")
+    summary = {
+        "title": f"{session.architecture.name} on {session.dataset.name}",
+        "networks": networks,
+        "certificate": certificate and json.loads(certificate.to_json()),
+        "data": session.dataset.source,
+        "versions": versions(),
+        "device": jp.cost.device_name(),
+        "pruning": told.get("stepwise", {}).get("pruning"),
+    }
+    write_text(folder / "report.json", json.dumps(summary, indent=2))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    metrics = [json.loads(line) for line in lines]
+    write_text(folder / "report.html", report.html(summary, metrics))
+    session.progress.say(report.table(summary))
+    session.progress.say(f"report: {folder / 'report.html'}")
+    return summary
+
+
+def measure(session: Session, name: str, network: Delivered) -> dict[str, Any]:
+    """Writes a network's artefact and measures what it costs.
+
+    Raises:
+      RuntimeError: what was written does not come back bit for bit.
+    """
+    path = session.run.folder / "artifacts" / f"{name}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    variables = jax.tree.map(np.asarray, network.variables)
+    size = jp.artifact.save(
+        path,
+        variables,
+        plan=network.plan,
+        metadata={
+            "architecture": session.architecture.name,
+            "accuracy": network.accuracy,
+            "class_names": list(session.dataset.class_names),
+            "data": session.dataset.source,
+            "mean": session.dataset.mean.tolist(),
+            "std": session.dataset.std.tolist(),
+        },
+    )
+    back = jp.artifact.load(path).variables
+    if not jax.tree.all(jax.tree.map(np.array_equal, back, variables)):
+        raise RuntimeError(f"{path} does not hold the network that was written to it")
+    shape = session.example.shape[1:]
+    return {
+        "accuracy": network.accuracy,
+        "params": jp.parameters(variables["params"]),
+        "nonzero": jp.nonzeros(variables["params"]),
+        "macs": jp.macs(network.predict, variables, session.example),
+        "bytes": size,
+        "latency_ms": {
+            str(n): jp.latency(
+                network.predict, variables, jnp.zeros((n, *shape))
+            ).median_ms
+            for n in _LATENCY_BATCHES
+        },
+    }

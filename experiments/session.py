@@ -1,0 +1,149 @@
+"""What the branches of a run share: config, data, run folder, networks, training."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.augment import normalisation, normalise
+from experiments.config import Config
+from experiments.data import Dataset
+from experiments.evaluate import make_evaluate
+from experiments.losses import classification, head_weights
+from experiments.methods import Method
+from experiments.networks import Network, Variables, linen
+from experiments.progress import Progress
+from experiments.runs import Run
+from experiments.step import Examples
+from experiments.train import Fitted, Recipe, fit
+from jaxprune.types import Predicate
+
+
+class Architecture(NamedTuple):
+    """A family of networks.
+
+    Attributes:
+      name: for titles and artefacts.
+      build: `build(classes=, width=, aux_at=)`, a Linen module.
+      depth: number of blocks, for the weights of auxiliary classifiers.
+      prunable: the weights that stepwise pruning may take.
+    """
+
+    name: str
+    build: Callable[..., Any]
+    depth: int
+    prunable: Predicate
+
+
+@dataclass
+class Session:
+    """What the branches share: config, data, run folder, progress."""
+
+    config: Config
+    architecture: Architecture
+    dataset: Dataset
+    run: Run
+    progress: Progress
+
+    @cached_property
+    def network(self) -> Network:
+        """With auxiliary classifiers in training."""
+        return linen(self._model(self.config.aux_at))
+
+    @cached_property
+    def headless(self) -> Network:
+        """Without auxiliary classifiers: what is pruned, counted and shipped."""
+        return linen(self._model(()))
+
+    def initial(self) -> Variables:
+        """New weights, from the seed."""
+        init = jax.jit(self._model(self.config.aux_at).init)
+        return init(jax.random.key(self.config.seed), self.example)
+
+    @property
+    def example(self) -> jax.Array:
+        """One normalised image, as a batch."""
+        return self.inputs(self.dataset.test_images[:1])
+
+    def inputs(self, images: np.ndarray) -> jax.Array:
+        return normalise(jnp.asarray(images), normalisation(self.dataset))
+
+    @cached_property
+    def test_batches(self) -> list[jax.Array]:
+        """The test images, normalised, by the five hundred."""
+        images = self.dataset.test_images
+        return [self.inputs(images[i : i + 500]) for i in range(0, len(images), 500)]
+
+    def accuracy(self, network: Network, variables: Variables) -> float:
+        """Share of the test images classified right."""
+        evaluate = make_evaluate(network.predict, normalisation(self.dataset))
+        examples = Examples(
+            jnp.asarray(self.dataset.test_images), jnp.asarray(self.dataset.test_labels)
+        )
+        return evaluate(variables, examples)["accuracy"]
+
+    def steps(self, epochs: int) -> int:
+        return self.recipe(epochs).steps(len(self.dataset.train_images))
+
+    def recipe(self, epochs: int, **fields: Any) -> Recipe:
+        config = self.config
+        given = {"average_last": config.average_last, **fields}
+        return Recipe(
+            epochs=epochs, batch_size=config.batch_size, seed=config.seed, **given
+        )
+
+    @property
+    def branch_epochs(self) -> int:
+        """Epochs of each branch: those of the dense network too if from scratch."""
+        config = self.config
+        return config.prune_epochs + (config.start == "scratch") * config.epochs
+
+    @property
+    def branch_peak(self) -> float:
+        """Peak learning rate of each branch."""
+        config = self.config
+        scratch = config.start == "scratch"
+        return config.learning_rate if scratch else config.prune_learning_rate
+
+    @property
+    def finetune_epochs(self) -> int:
+        """Epochs of the compact network, the last ones of its branch."""
+        return self.config.prune_epochs - self.config.sparsify_epochs
+
+    def fit(
+        self,
+        name: str,
+        network: Network,
+        variables: Variables,
+        method: Method,
+        recipe: Recipe,
+        **options: Any,
+    ) -> Fitted:
+        """One phase of the run; auxiliary classifiers count if the network has any."""
+        heads = self.config.aux_at if network is self.network else ()
+        return fit(
+            network,
+            variables,
+            method.tx,
+            self.dataset,
+            recipe,
+            loss=classification(
+                self.config.label_smoothing,
+                head_weights(heads, self.architecture.depth),
+            ),
+            eval_params=method.eval_params,
+            observe=method.observe,
+            run=self.run,
+            name=name,
+            progress=self.progress,
+            **options,
+        )
+
+    def _model(self, aux_at: tuple[int, ...]) -> Any:
+        return self.architecture.build(
+            classes=self.dataset.classes, width=self.config.width, aux_at=aux_at
+        )
