@@ -66,10 +66,12 @@ class Place:
     Attributes:
       repeated: in the body of a loop.
       custom: in a function with derivatives of its own.
+      branch: the outermost conditional it is in, and the number of the branch.
     """
 
     repeated: bool = False
     custom: bool = False
+    branch: tuple[Node, int] | None = None
 
 
 def known(value: Any) -> Fact:
@@ -249,8 +251,15 @@ def _function(
 
 def _cond(node: Node, given: Sequence[Fact], visit: Visit, place: Place) -> list[Fact]:
     """Known where all branches agree, whichever is taken."""
-    runs = [propagate(body, given[1:], visit, place) for body in node.bodies]
+    runs = [
+        propagate(body, given[1:], visit, _in_branch(place, node, number))
+        for number, body in enumerate(node.bodies)
+    ]
     return [_join(facts) for facts in zip(*runs, strict=True)]
+
+
+def _in_branch(place: Place, node: Node, number: int) -> Place:
+    return place if place.branch else replace(place, branch=(node, number))
 
 
 def _join(facts: Sequence[Fact]) -> Fact:

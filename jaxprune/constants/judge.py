@@ -1,6 +1,6 @@
 """Which channels can go without a change, and what makes up for constant ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,20 +94,47 @@ class Judgement:
                 f"{self.explain(int(alive[0]))}. To remove them all the same, take "
                 "plan.mask(variables) as the dense network"
             )
-        corrections = self._corrections(keep)
+        constants = self._corrections(keep)
         leaves: dict[str, np.ndarray] = {}
         maps: dict[int, np.ndarray] = {}
-        for site in self.sites:
-            constant = corrections.get(site.number)
-            if constant is None or not constant.any():
-                continue
-            change = self._change(site, constant)
-            if change is None:
-                maps[site.number] = _compressed(constant)
+        for sites in self._together():
+            some = [s for s in sites if constants.get(s.number, _NONE).any()]
+            changes = self._changes(some, constants)
+            if changes is None:
+                maps |= {s.number: _compressed(constants[s.number]) for s in some}
             else:
-                path = site.bias.path
-                leaves[path] = leaves.get(path, 0) + change
+                for path, change in changes.items():
+                    leaves[path] = leaves.get(path, 0) + change
         return Fold(leaves, maps)
+
+    def _together(self) -> list[list[Site]]:
+        """The sites, each alone, or with all others of the same conditional."""
+        branched: dict[Any, list[Site]] = {}
+        for site in self.sites:
+            branch = site.place.branch
+            branched.setdefault(branch[0] if branch else site, []).append(site)
+        return list(branched.values())
+
+    def _changes(
+        self, sites: list[Site], constants: Mapping[int, np.ndarray]
+    ) -> dict[str, np.ndarray] | None:
+        """Changes of leaves that make up for all `sites`, in whatever branch they are.
+
+        None where there are none, or other ones for other branches.
+        """
+        branches: dict[int, dict[str, np.ndarray]] = {}
+        if sites and sites[0].place.branch:
+            node, _ = sites[0].place.branch
+            branches = {number: {} for number in range(len(node.bodies))}
+        for site in sites:
+            change = self._change(site, constants[site.number])
+            if change is None:
+                return None
+            _, number = site.place.branch or (None, 0)
+            mine, path = branches.setdefault(number, {}), site.bias.path
+            mine[path] = mine.get(path, 0) + change
+        first, *others = branches.values() or [{}]
+        return first if all(_close(first, other) for other in others) else None
 
     def _change(self, site: Site, constant: np.ndarray) -> np.ndarray | None:
         if site.bias is None:
@@ -219,6 +246,16 @@ def fold_constants(coupling: Any, variables: PyTree, plan: Plan) -> Fold:
       ValueError: the plan removes channels that are not constant.
     """
     return judge(coupling, variables).fold(plan)
+
+
+_NONE = np.zeros(())
+
+
+def _close(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
+    """Whether two changes differ by rounding only."""
+    if a.keys() != b.keys():
+        return False
+    return all(np.abs(a[p] - b[p]).max() <= 1e-5 * np.abs(a[p]).max() for p in a)
 
 
 def _compressed(array: np.ndarray) -> np.ndarray:
