@@ -76,8 +76,7 @@ def shrink(fn: Callable, plan: Plan, *, fold: Fold | None = None) -> Callable:
         if program is None:
             dense = _dense(variables, plan, removed)
             program, results = _program(fn, dense, inputs, removed, fold or Fold())
-            if not program.holds_tracers():
-                programs[key] = program, results
+            programs[key] = program, results
         return jax.tree.unflatten(results, program.run(program.graph, *leaves))
 
     return small_fn
@@ -151,13 +150,6 @@ class _Program:
                 "plan removes"
             )
         return rules, here
-
-    def holds_tracers(self) -> bool:
-        """Whether the function closed over arrays of a trace that will end."""
-        nodes = (node for node in self.graph.walk())
-        constants = (v.constant for node in nodes for v in node.inputs)
-        held = (*constants, *(v.constant for v in self.graph.outputs))
-        return any(isinstance(c, jax.core.Tracer) for c in held)
 
     def _small_map(self, node: Node, dtype: Any) -> np.ndarray:
         """The kept part of a correction, which has length 1 where it is constant."""

@@ -88,10 +88,15 @@ def case(fn, variables, *inputs, keep=some, also=(), **policies):
     return Case(coupling, plan, zeroed(variables, plan), small, jp.shrink(fn, plan))
 
 
-def agree(fn, variables, *inputs, tolerance=1e-5, **options):
-    """The small function gives what the dense one does where removed slots are zero."""
+def agree(fn, variables, *inputs, tolerance=1e-5, renews=False, **options):
+    """The small function gives what the dense one does where removed slots are zero.
+
+    With `renews` it returns a result and leaves in a new state.
+    """
     result = case(fn, variables, *inputs, **options)
     want = jax.jit(fn)(result.dense, *inputs)
+    if renews:
+        want = want[0], result.plan.apply(want[1])
     got = jax.jit(result.fn)(result.small, *inputs)
     close(got, want, tolerance)
     return result

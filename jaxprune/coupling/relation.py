@@ -41,11 +41,13 @@ class Grid:
       flat: slots of the one axis.
       axes: slots of the several; the product of their lengths is that of `flat`.
       node: the operation.
+      merges: whether the several become one, not the one several.
     """
 
     flat: np.ndarray
     axes: tuple[np.ndarray, ...]
     node: Node
+    merges: bool
 
 
 @dataclass(eq=False)
@@ -130,10 +132,19 @@ class Relation:
             for slots in value.slots:
                 self.freezes.append(Freeze(slots, why, node, unknown))
 
-    def grid(self, flat: np.ndarray, axes: Sequence[np.ndarray], node: Node) -> None:
-        """`flat` is `axes` flattened in row-major order."""
+    def merge(self, axes: Sequence[np.ndarray], flat: np.ndarray, node: Node) -> None:
+        """`node` flattens `axes`, in row-major order, into `flat`."""
+        self._grid(flat, axes, node, merges=True)
+
+    def split(self, flat: np.ndarray, axes: Sequence[np.ndarray], node: Node) -> None:
+        """`node` reads `flat` as `axes`, in row-major order."""
+        self._grid(flat, axes, node, merges=False)
+
+    def _grid(
+        self, flat: np.ndarray, axes: Sequence[np.ndarray], node: Node, *, merges: bool
+    ) -> None:
         axes = tuple(a for a in axes if len(a) > 1)
         if len(axes) == 1:
             self.tie(flat, axes[0])
         elif axes:
-            self.grids.append(Grid(flat, axes, node))
+            self.grids.append(Grid(flat, axes, node, merges))

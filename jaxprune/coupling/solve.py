@@ -32,8 +32,9 @@ def solve(
 
     Ties first, all at once. Then the grids: of the axes of a grid only one may lose
     slots, the others are frozen (and said to be, in `relation.freezes`). Taken in this
-    order, to a fixed point: grids with one axis that is not frozen; grids where one
-    axis only repeats the other; at last those where it is a choice, by `split`.
+    order, to a fixed point: grids with one axis that is not frozen; merged axes of
+    which one carries slots of leaves and the others only repeat it; axes that split,
+    where it is a choice, by `split`; at last the other merged ones.
 
     Args:
       relation: ties, freezes and grids.
@@ -126,10 +127,11 @@ class _Grids:
             self.freeze(grid.flat, grid)
             self.freeze_but(None, grid)
             return True
-        if len(axes) > 1 and boldness >= 1:
+        if len(axes) > 1 and boldness and grid.merges:
             firm = [i for i in axes if not loose[self.look(grid.axes[i])].all()]
-            axes = firm if len(firm) == 1 or boldness == 1 else firm or axes
-        if len(axes) != 1 and boldness < 2:
+            held = [self.union.carries[self.look(grid.axes[i])].any() for i in firm]
+            axes = firm if any(held) or (firm and boldness == 3) else axes
+        if len(axes) > 1 and boldness < (3 if grid.merges else 2):
             return False
         self.free(axes[-1 if self.split == "inner" else 0], grid)
         return True

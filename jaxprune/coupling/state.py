@@ -12,12 +12,12 @@ from jaxprune.types import PyTree
 def same_leaves(leaves: Mapping[str, Any], results: PyTree) -> list[str | None]:
     """For each leaf of `results`, the path of the variable it renews, or None.
 
-    That is the one leaf with the same shape and dtype that shares most of the path's
-    last parts: at least two, or the whole of its path. `batch_stats/BatchNorm_0/mean`
-    is renewed by `1/batch_stats/BatchNorm_0/mean`, and by `1/BatchNorm_0/mean`.
+    That is the one leaf of the same shape that shares most of the path's last parts, at
+    least two or all it has. `batch_stats/BatchNorm_0/mean` is renewed by
+    `1/batch_stats/BatchNorm_0/mean`, and by `1/BatchNorm_0/mean`.
 
     Args:
-      leaves: shape and dtype of each variable, by path.
+      leaves: a struct with the shape of each variable, by path.
       results: what the function returns, as shapes.
     """
     parts = {path: path.split("/") for path in leaves}
@@ -30,7 +30,7 @@ def same_leaves(leaves: Mapping[str, Any], results: PyTree) -> list[str | None]:
         shared = {
             leaf: _shared(here, parts[leaf])
             for leaf in by_last.get(here[-1], ())
-            if (leaves[leaf].shape, leaves[leaf].dtype) == (result.shape, result.dtype)
+            if leaves[leaf].shape == result.shape
         }
         most = max(shared.values(), default=0)
         best = [leaf for leaf, count in shared.items() if count == most]

@@ -51,13 +51,14 @@ def _reshape(node: Node, relation: Relation) -> None:
         relation.freeze_node(node, "reshaped in another order of axes")
         return
     for left, right in _blocks(x.slots, y.slots):
-        if len(left) == 1 or len(right) == 1:
-            few, many = sorted((left, right), key=len)
-            relation.grid(few[0], many, node)
+        if len(right) == 1:
+            relation.merge(left, right[0], node)
+        elif len(left) == 1:
+            relation.split(left[0], right, node)
         else:
             flat = relation.fresh(int(np.prod([len(a) for a in left])))
-            relation.grid(flat, left, node)
-            relation.grid(flat, right, node)
+            relation.merge(left, flat, node)
+            relation.split(flat, right, node)
 
 
 def _blocks(left: Sequence[np.ndarray], right: Sequence[np.ndarray]):
@@ -77,6 +78,17 @@ def _blocks(left: Sequence[np.ndarray], right: Sequence[np.ndarray]):
 
 def _reshape_small(node: Node, small: Small, x: jax.Array, *rest: jax.Array):
     return node.bind(x, *rest, new_sizes=small.shape(node.outputs[0]))
+
+
+def _tile(node: Node, relation: Relation) -> None:
+    (x,), (y,) = node.inputs, node.outputs
+    for axis, (a, b) in enumerate(zip(x.slots, y.slots, strict=True)):
+        relation.tie(a if len(a) == 1 else np.tile(a, node.params["reps"][axis]), b)
+
+
+def _tile_small(node: Node, small: Small, x: jax.Array):
+    sizes = small.shape(node.outputs[0])
+    return node.bind(x, reps=tuple(n // m for n, m in zip(sizes, x.shape, strict=True)))
 
 
 def _concatenate(node: Node, relation: Relation) -> None:
@@ -174,6 +186,7 @@ register("rev", constrain=_reverse)
 register("squeeze", constrain=_squeeze)
 register("broadcast_in_dim", constrain=_broadcast, rewrite=_broadcast_small)
 register("reshape", constrain=_reshape, rewrite=_reshape_small)
+register("tile", constrain=_tile, rewrite=_tile_small)
 register("concatenate", constrain=_concatenate)
 register("split", constrain=_split, rewrite=_split_small)
 register("slice", constrain=_slice, rewrite=_slice_small)
