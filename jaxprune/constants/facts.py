@@ -9,6 +9,7 @@ unknown for, which is always safe.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ class Fact:
     """What is known of an array.
 
     Attributes:
-      value: its entries, zero where unknown; None where all are.
+      value: its entries, meaningless where unknown; None where all are.
       unknown: which entries are unknown: bools, or one bool for all.
     """
 
@@ -44,13 +45,17 @@ class Fact:
         """Whether it is plain from the program that no entry is."""
         return self.value is None
 
-    def zero(self) -> Array | bool:
-        """The entries known to be zero."""
-        return False if self.nothing else ~self.mask() & (self.value == 0)
-
     def mask(self) -> Array:
         """The unknown entries, as an array."""
         return jnp.broadcast_to(self.unknown, jnp.shape(self.value))
+
+    def alive(self) -> Array | bool:
+        """The entries that are not known to be zero."""
+        return True if self.nothing else _or(self.unknown, self.value != 0)
+
+    def clean(self) -> Array:
+        """The value, zero where it is unknown."""
+        return self.value if self.everything else _zero_where(self.mask(), self.value)
 
 
 UNKNOWN = Fact(None, True)
@@ -140,36 +145,57 @@ def _masks(node: Node, given: Sequence[Fact]) -> list[Array]:
     return [jnp.broadcast_to(fact.unknown, value.shape) for value, fact in pairs]
 
 
-def _fact(value: Array, unknown: Array | bool) -> Fact:
-    """A fact whose value is zero where unknown, whatever was computed there."""
-    unknown = jnp.broadcast_to(unknown, value.shape)
-    return Fact(jnp.where(unknown, jnp.zeros((), value.dtype), value), unknown)
+def _or(*flags: Array | bool) -> Array | bool:
+    """Which of the flags are set, without operations for the plain ones."""
+    if any(flag is True for flag in flags):
+        return True
+    return reduce(jnp.logical_or, [f for f in flags if f is not False] or [False])
+
+
+def _and(a: Array | bool, b: Array | bool) -> Array | bool:
+    if a is False or b is False:
+        return False
+    return b if a is True else a if b is True else a & b
+
+
+def _zero_where(flags: Array, value: Array) -> Array:
+    return jnp.where(flags, jnp.zeros((), value.dtype), value)
 
 
 def _elementwise(node: Node, given: Sequence[Fact]) -> list[Fact]:
-    if any(fact.nothing for fact in given):
+    unknown = _or(*(fact.unknown for fact in given))
+    if unknown is True:
         return [UNKNOWN]
-    unknown = False
-    for fact in given:
-        unknown = unknown | fact.unknown
     (value,) = node.bind(*_values(node, given))
-    return [_fact(value, unknown)]
+    return [Fact(value, jnp.broadcast_to(unknown, value.shape))]
 
 
 def _mul(node: Node, given: Sequence[Fact]) -> list[Fact]:
     """Zero times anything is zero."""
-    a, b = given
-    (value,) = node.bind(*_values(node, given))
-    u, v = _masks(node, given)
-    return [_fact(value, (u & ~jnp.asarray(b.zero())) | (v & ~jnp.asarray(a.zero())))]
+    a, b = (fact.alive() for fact in given)
+    return _product(
+        node, given, _or(_and(given[0].unknown, b), _and(given[1].unknown, a)), (a, b)
+    )
 
 
 def _div(node: Node, given: Sequence[Fact]) -> list[Fact]:
     """Zero over anything is zero."""
-    u, v = _masks(node, given)
-    values = _values(node, given)
-    (value,) = node.bind(values[0], jnp.where(v, jnp.ones_like(values[1]), values[1]))
-    return [_fact(value, u | (v & ~jnp.asarray(given[0].zero())))]
+    above, below = given
+    alive = above.alive()
+    return _product(
+        node, given, _or(above.unknown, _and(below.unknown, alive)), (alive,)
+    )
+
+
+def _product(
+    node: Node, given: Sequence[Fact], unknown: Array, alive: Sequence[Array | bool]
+) -> list[Fact]:
+    """Zero where a factor is, whatever was computed from unknown ones."""
+    (value,) = node.bind(*_values(node, given))
+    alive = reduce(_and, alive)
+    if alive is not True:
+        value = _zero_where(~alive, value)
+    return [Fact(value, jnp.broadcast_to(unknown, value.shape))]
 
 
 def _select(node: Node, given: Sequence[Fact]) -> list[Fact]:
@@ -180,13 +206,13 @@ def _select(node: Node, given: Sequence[Fact]) -> list[Fact]:
     differ = False
     for case, mask in zip(cases, masks, strict=True):
         differ = differ | mask | ~_close(case, cases[0])
-    return [_fact(value, jnp.where(unsure, differ, lax.select_n(which, *masks)))]
+    return [Fact(value, jnp.where(unsure, differ, lax.select_n(which, *masks)))]
 
 
 def _move(node: Node, given: Sequence[Fact]) -> list[Fact]:
     """Entries go elsewhere, and so do the unknown ones."""
     values, masks = node.bind(*_values(node, given)), node.bind(*_masks(node, given))
-    return [_fact(value, mask) for value, mask in zip(values, masks, strict=True)]
+    return [Fact(value, mask) for value, mask in zip(values, masks, strict=True)]
 
 
 def _indexed(node: Node, given: Sequence[Fact]) -> list[Fact]:
@@ -198,17 +224,18 @@ def _indexed(node: Node, given: Sequence[Fact]) -> list[Fact]:
     masks = [m.astype(jnp.float32) for m in _masks(node, given)[:operands]]
     (value,) = node.bind(*values)
     (mask,) = node.bind(*masks, *values[operands:])
-    return [_fact(value, mask != 0)]
+    return [Fact(value, mask != 0)]
 
 
 def _reduce(node: Node, given: Sequence[Fact]) -> list[Fact]:
     (value,) = node.bind(*_values(node, given))
-    return [_fact(value, jnp.any(_masks(node, given)[0], axis=node.params["axes"]))]
+    return [Fact(value, jnp.any(_masks(node, given)[0], axis=node.params["axes"]))]
 
 
 def _cumulate(node: Node, given: Sequence[Fact]) -> list[Fact]:
     (value,), (mask,) = node.bind(*_values(node, given)), _masks(node, given)
-    return [_fact(value, jnp.any(mask, axis=node.params["axis"], keepdims=True))]
+    unknown = jnp.any(mask, axis=node.params["axis"], keepdims=True)
+    return [Fact(value, jnp.broadcast_to(unknown, value.shape))]
 
 
 def _window(node: Node, given: Sequence[Fact]) -> list[Fact]:
@@ -225,20 +252,28 @@ def _window(node: Node, given: Sequence[Fact]) -> list[Fact]:
         params["base_dilation"],
         params["window_dilation"],
     )
-    return [_fact(value, unknown > 0)]
+    return [Fact(value, unknown > 0)]
 
 
 def _contract(node: Node, given: Sequence[Fact]) -> list[Fact]:
     """Known where each product is: both factors known, or one of them zero."""
-    (value,) = node.bind(*_values(node, given))
+    values = [
+        x if f.nothing else f.clean()
+        for x, f in zip(_values(node, given), given, strict=True)
+    ]
+    (value,) = node.bind(*values)
     u, v = (mask.astype(jnp.float32) for mask in _masks(node, given))
-    alive = [1.0 - jnp.asarray(fact.zero(), jnp.float32) for fact in given]
     a, b = (
-        jnp.broadcast_to(x, i.shape) for x, i in zip(alive, node.inputs, strict=True)
+        jnp.broadcast_to(fact.alive(), value.shape).astype(jnp.float32)
+        for fact, value in zip(given, node.inputs, strict=True)
     )
     as_float = {"preferred_element_type": jnp.dtype(jnp.float32)}
-    (left,), (right,) = node.bind(u, b, **as_float), node.bind(a, v, **as_float)
-    return [_fact(value, (left + right) > 0)]
+    terms = []
+    if not given[0].everything:
+        terms += node.bind(u, b, **as_float)
+    if not given[1].everything:
+        terms += node.bind(a, v, **as_float)
+    return [Fact(value, sum(terms) > 0)]
 
 
 def _function(
@@ -269,7 +304,7 @@ def _join(facts: Sequence[Fact]) -> Fact:
     unknown = last.unknown
     for fact in others:
         unknown = unknown | fact.unknown | ~_close(fact.value, last.value)
-    return _fact(last.value, unknown)
+    return Fact(last.value, unknown)
 
 
 def _while(node: Node, given: Sequence[Fact], visit: Visit, place: Place) -> list[Fact]:
@@ -303,7 +338,7 @@ def _every_step(fact: Fact) -> Fact:
     if fact.nothing or not fact.value.shape[0]:
         return UNKNOWN
     first, mask = fact.value[0], fact.mask()
-    return _fact(first, jnp.any(mask | ~_close(fact.value, first), axis=0))
+    return Fact(first, jnp.any(mask | ~_close(fact.value, first), axis=0))
 
 
 def _fixed_point(step: Callable, start: Sequence[Fact]) -> list[Fact]:
@@ -312,7 +347,7 @@ def _fixed_point(step: Callable, start: Sequence[Fact]) -> list[Fact]:
     def facts(masks: Sequence[Array]) -> list[Fact]:
         carry = list(start)
         for i, mask in zip(at, masks, strict=True):
-            carry[i] = _fact(start[i].value, mask)
+            carry[i] = Fact(start[i].value, mask)
         return carry
 
     def grow(state: tuple) -> tuple:

@@ -1,6 +1,6 @@
 """Which channels can go without a change, and what makes up for constant ones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,14 @@ import numpy as np
 
 from jaxprune.constants.absorb import Bias, Flow
 from jaxprune.constants.facts import UNKNOWN, Place, known, propagate
-from jaxprune.constants.sites import Sum, Verdict, correction, sums
+from jaxprune.constants.sites import (
+    LINEAR,
+    Entries,
+    Verdict,
+    correction,
+    summed,
+    verdicts,
+)
 from jaxprune.coupling.graph import Node
 from jaxprune.plan import Fold, Plan
 from jaxprune.types import PyTree
@@ -28,6 +35,7 @@ class Site:
       leaves: paths of the leaves it takes directly.
       labels: groups, one for each slot of each axis that is summed.
       verdicts: one for each of these.
+      given: what is known of its inputs.
     """
 
     node: Node
@@ -37,6 +45,7 @@ class Site:
     leaves: tuple[str, ...]
     labels: np.ndarray
     verdicts: np.ndarray
+    given: list[Entries]
 
     def __str__(self) -> str:
         takes = f" of {', '.join(self.leaves)}" if self.leaves else ""
@@ -53,7 +62,6 @@ class Judgement:
 
     sites: tuple[Site, ...]
     _coupling: Any
-    _corrections: Callable[[np.ndarray], dict[int, np.ndarray]]
 
     @cached_property
     def verdicts(self) -> np.ndarray:
@@ -94,7 +102,11 @@ class Judgement:
                 f"{self.explain(int(alive[0]))}. To remove them all the same, take "
                 "plan.mask(variables) as the dense network"
             )
-        constants = self._corrections(keep)
+        constants = {
+            site.number: correction(self._coupling, site.node, site.given, keep)
+            for site in self.sites
+            if (site.verdicts[~keep[site.labels]] > Verdict.EXACT).any()
+        }
         leaves: dict[str, np.ndarray] = {}
         maps: dict[int, np.ndarray] = {}
         for sites in self._together():
@@ -157,57 +169,60 @@ def judge(coupling: Any, variables: PyTree) -> Judgement:
       coupling: what `jaxprune.trace_coupling` found.
       variables: the values to judge by, structured as for tracing.
     """
-    graph = coupling.graphs[0]
-    leaves = jax.tree.leaves(variables)
-    flow = Flow(graph, list(coupling.leaves))
-    numbers = {node: number for number, node in enumerate(graph.walk())}
-    found: list[tuple[Node, Place, list[Sum]]] = []
+    graph, leaves = coupling.graphs[0], jax.tree.leaves(variables)
+    found: list[tuple[Node, Place]] = []
 
     @jax.jit
-    def analyse(leaves, keep):
+    def look(leaves):
         found.clear()
-        verdicts, corrections = [], {}
+        facts = []
 
         def visit(node, given, place):
-            here = sums(coupling, node, given, place)
-            if here:
-                found.append((node, place, here))
-                verdicts.append([s.verdicts for s in here])
-                extra = correction(coupling, node, given, keep)
-                if extra is not None:
-                    corrections[numbers[node]] = extra
+            if summed(coupling, node).any():
+                found.append((node, place))
+                told = given if node.name in LINEAR else ()
+                facts.append([(fact.value, fact.unknown) for fact in told])
 
         inputs = [*map(known, leaves)]
         inputs += [UNKNOWN] * (len(graph.inputs) - len(leaves))
         propagate(graph, inputs, visit)
-        return verdicts, corrections
+        return facts
 
-    def corrections(keep):
-        return jax.tree.map(np.asarray, analyse(leaves, keep)[1])
+    flow = Flow(graph, list(coupling.leaves))
+    numbers = {node: number for number, node in enumerate(graph.walk())}
+    sites = [
+        _site(coupling, flow, node, numbers[node], place, _entries(node, facts))
+        for facts, (node, place) in zip(look(leaves), found, strict=True)
+    ]
+    return Judgement(tuple(sites), coupling)
 
-    verdicts, _ = analyse(leaves, np.ones(coupling.size + 1, bool))
-    sites = tuple(
-        _site(node, numbers[node], place, flow, here, np.concatenate(values))
-        for (node, place, here), values in zip(found, verdicts, strict=True)
-    )
-    return Judgement(sites, coupling, corrections)
+
+def _entries(node: Node, facts: list[tuple]) -> list[Entries]:
+    entries = []
+    for array, (value, unknown) in zip(node.inputs, facts, strict=False):
+        zeros = np.zeros(array.shape, array.dtype)
+        unknown = np.broadcast_to(unknown, array.shape)
+        value = zeros if value is None else np.where(unknown, zeros, value)
+        entries.append(Entries(value, unknown))
+    return entries
 
 
 def _site(
+    coupling: Any,
+    flow: Flow,
     node: Node,
     number: int,
     place: Place,
-    flow: Flow,
-    here: list[Sum],
-    verdicts: np.ndarray,
+    given: list[Entries],
 ) -> Site:
-    bias = flow.bias(node.outputs[0])
+    labels, bias = summed(coupling, node), flow.bias(node.outputs[0])
+    found = np.broadcast_to(verdicts(node, given), labels.shape)
     if bias is None:
-        verdicts = np.where(verdicts == Verdict.FOLDABLE, int(Verdict.MAP), verdicts)
+        found = np.where(found == Verdict.FOLDABLE, int(Verdict.MAP), found)
     if place.custom:
-        verdicts = np.where(verdicts == Verdict.MAP, int(Verdict.REFUSED), verdicts)
-    labels = np.concatenate([s.labels for s in here])
-    return Site(node, number, place, bias, tuple(flow.leaves(node)), labels, verdicts)
+        found = np.where(found == Verdict.MAP, int(Verdict.REFUSED), found)
+    leaves = tuple(flow.leaves(node))
+    return Site(node, number, place, bias, leaves, labels, found, given)
 
 
 def dead_channels(

@@ -9,12 +9,10 @@ from enum import IntEnum
 from math import prod
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from jaxprune.constants.facts import LOOSE, Fact, Place
-from jaxprune.coupling.graph import Node, Value
-from jaxprune.types import Array
+from jaxprune.constants.facts import LOOSE
+from jaxprune.coupling.graph import Node
 
 
 class Verdict(IntEnum):
@@ -35,190 +33,165 @@ class Verdict(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Sum:
-    """One axis of one operation that sums over slots.
+class Entries:
+    """What is known of the entries of an array.
 
     Attributes:
-      node: the operation.
-      place: where it is.
-      labels: the group of each slot of the axis.
-      verdicts: the verdict on each slot.
+      value: the entries, zero where unknown.
+      unknown: which are.
     """
 
-    node: Node
-    place: Place
-    labels: np.ndarray
-    verdicts: Array
+    value: np.ndarray
+    unknown: np.ndarray
 
-
-def sums(coupling: Any, node: Node, given: Sequence[Fact], place: Place) -> list[Sum]:
-    """The sums over slots of groups at `node`, each slot judged."""
-    if node.bodies:
-        return []
-    judge = _JUDGES.get(node.name, _unread)
-    return [
-        Sum(node, place, labels, jnp.broadcast_to(verdicts, labels.shape))
-        for labels, verdicts in judge(coupling, node, given)
-        if labels.any()
-    ]
-
-
-def correction(
-    coupling: Any, node: Node, given: Sequence[Fact], keep: Array
-) -> Array | None:
-    """What removed slots add to the result of `node`, an array of its dense shape.
-
-    As the operation is linear, this is the operation itself on the constants of the
-    removed slots and on zeros elsewhere. None where nothing constant is summed.
-    """
-    if node.name not in _SUMMED or any(fact.nothing for fact in given):
-        return None
-    first, *others = [fact.value for fact in given]
-    axes = _SUMMED[node.name](node)
-    gone = jnp.zeros((1,) * node.inputs[0].ndim, bool)
-    for axis in axes:
-        gone = gone | _along(
-            ~keep[_labels(coupling, node.inputs[0], axis)], axis, first
-        )
-    (result,) = node.bind(jnp.where(gone, first, jnp.zeros((), first.dtype)), *others)
-    for axis in range(result.ndim):
-        stays = keep[_labels(coupling, node.outputs[0], axis)]
-        result = jnp.where(_along(stays, axis, result), result, 0)
-    return result
-
-
-def _labels(coupling: Any, value: Value, axis: int) -> np.ndarray:
-    return coupling.labels(value)[axis]
-
-
-def _along(flags: Array, axis: int, like: Array) -> Array:
-    return flags.reshape(tuple(-1 if i == axis else 1 for i in range(like.ndim)))
+    def slots(self, axis: int, inside: Sequence[int] = ()) -> "Slots":
+        """Of each slot of an axis; uniform along all axes but those `inside`."""
+        others = tuple(a for a in range(self.value.ndim) if a != axis)
+        zero = ((self.value == 0) & ~self.unknown).all(axis=others)
+        constant = ~self.unknown.any(axis=others)
+        first = self.value
+        for a in others:
+            if a not in inside:
+                first = first.take([0], axis=a)
+        return Slots(zero, constant, constant & (self.value == first).all(axis=others))
 
 
 @dataclass(frozen=True, eq=False)
-class _Slots:
-    """What is known of the slots of an axis: bools, one for each."""
+class Slots:
+    """What is known of the slots of an axis: bools, one for each.
 
-    zero: Array
-    constant: Array
-    uniform: Array
+    Attributes:
+      zero: all entries are zero.
+      constant: all entries are known.
+      uniform: and the same at every position.
+    """
+
+    zero: np.ndarray
+    constant: np.ndarray
+    uniform: np.ndarray
 
 
-def _slots(fact: Fact, value: Value, axis: int, inside: Sequence[int]) -> _Slots:
-    """Of each slot: all zero, all known, the same along all axes but those `inside`."""
-    if fact.nothing:
-        no = jnp.zeros(value.shape[axis], bool)
-        return _Slots(no, no, no)
-    others = tuple(a for a in range(value.ndim) if a != axis)
-    zero = jnp.all(fact.zero(), axis=others)
-    constant = ~jnp.any(fact.mask(), axis=others)
-    outside = tuple(a for a in others if a not in inside)
-    same = (
-        fact.value
-        == fact.value[
-            tuple(
-                slice(0, 1) if a in outside else slice(None) for a in range(value.ndim)
-            )
-        ]
+def summed(coupling: Any, node: Node) -> np.ndarray:
+    """The groups of the slots that `node` sums over, of all axes one after the other.
+
+    0 for slots that matter to nobody: frozen ones, and those of grouped convolutions
+    whose results go as well.
+    """
+    if node.bodies or node.name in LOOSE:
+        return np.zeros(0, int)
+    axes = _AXES.get(node.name)
+    if axes is None:
+        return _unread(coupling, node)
+    labels = coupling.labels(node.inputs[0])
+    found = [labels[axis] for axis in axes(node)]
+    if node.name == "conv_general_dilated":
+        found = [_without_own(coupling, node, found[0])]
+    return np.concatenate([np.zeros(0, int), *found])
+
+
+def verdicts(node: Node, given: Sequence[Entries]) -> np.ndarray:
+    """The verdict on each slot of `summed`."""
+    judge = _JUDGES.get(node.name)
+    return np.array(int(Verdict.REFUSED)) if judge is None else judge(node, *given)
+
+
+def correction(
+    coupling: Any, node: Node, given: Sequence[Entries], keep: np.ndarray
+) -> np.ndarray:
+    """What removed slots add to the result of `node`, an array of its dense shape.
+
+    As the operation is linear, this is the operation itself on the constants of the
+    removed slots and on zeros elsewhere.
+    """
+    first, *others = [entries.value for entries in given]
+    gone = np.zeros((1,) * first.ndim, bool)
+    for axis in _AXES[node.name](node):
+        gone = gone | _along(~keep[coupling.labels(node.inputs[0])[axis]], axis, first)
+    constants = np.where(gone, first, np.zeros((), first.dtype))
+    if not constants.any():
+        return np.zeros(())
+    result = np.asarray(node.bind(constants, *others)[0])
+    for axis, labels in enumerate(coupling.labels(node.outputs[0])):
+        result = np.where(_along(keep[labels], axis, result), result, 0)
+    return result
+
+
+def _along(flags: np.ndarray, axis: int, like: np.ndarray) -> np.ndarray:
+    return flags.reshape(tuple(-1 if i == axis else 1 for i in range(like.ndim)))
+
+
+def _verdicts(
+    zero: np.ndarray, uniform: np.ndarray, constant: np.ndarray
+) -> np.ndarray:
+    return np.select(
+        [zero, uniform & constant, constant],
+        [int(Verdict.EXACT), int(Verdict.FOLDABLE), int(Verdict.MAP)],
+        int(Verdict.REFUSED),
     )
-    return _Slots(zero, constant, constant & jnp.all(same, axis=others))
 
 
-def _verdicts(zero: Array, uniform: Array, constant: Array) -> Array:
-    return jnp.where(
-        zero,
-        int(Verdict.EXACT),
-        jnp.where(
-            uniform & constant,
-            int(Verdict.FOLDABLE),
-            jnp.where(constant, int(Verdict.MAP), int(Verdict.REFUSED)),
-        ),
-    )
-
-
-def _dot(coupling: Any, node: Node, given: Sequence[Fact]) -> list:
+def _dot(node: Node, left: Entries, right: Entries) -> np.ndarray:
     (sum_l, sum_r), _ = node.params["dimension_numbers"]
-    results = []
+    found = []
     for a, b in zip(sum_l, sum_r, strict=True):
-        left = _slots(given[0], node.inputs[0], a, sum_l)
-        right = _slots(given[1], node.inputs[1], b, sum_r)
-        verdicts = _verdicts(
-            left.zero | right.zero,
-            left.uniform | right.uniform,
-            left.constant & right.constant,
-        )
-        results.append((_labels(coupling, node.inputs[0], a), verdicts))
-    return results
+        x, y = left.slots(a, sum_l), right.slots(b, sum_r)
+        uniform = x.uniform | y.uniform
+        found.append(_verdicts(x.zero | y.zero, uniform, x.constant & y.constant))
+    return np.concatenate(found)
 
 
-def _convolution(coupling: Any, node: Node, given: Sequence[Fact]) -> list:
-    (x, kernel), (y,), params = node.inputs, node.outputs, node.params
-    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
-    in_x, (out_k, in_k) = numbers.lhs_spec[1], numbers.rhs_spec[:2]
-    labels = _labels(coupling, x, in_x)
+def _convolution(node: Node, x: Entries, kernel: Entries) -> np.ndarray:
+    params, numbers = node.params, node.params["dimension_numbers"]
+    slots = x.slots(numbers.lhs_spec[1])
     if params["batch_group_count"] > 1:
-        return [(labels, jnp.array(int(Verdict.REFUSED)))]
-    left = _slots(given[0], x, in_x, ())
-    zero, constant = _kernel(given[1], kernel, out_k, in_k, groups)
+        return np.where(slots.zero, int(Verdict.EXACT), int(Verdict.REFUSED))
+    groups, (out_k, in_k) = params["feature_group_count"], numbers.rhs_spec[:2]
+
+    def per_channel(flags: np.ndarray) -> np.ndarray:
+        rows = np.moveaxis(flags, (out_k, in_k), (0, 1))
+        rows = rows.reshape(groups, -1, *rows.shape[1:])
+        return rows.all(axis=(1, *range(3, rows.ndim))).ravel()
+
+    zero = per_channel((kernel.value == 0) & ~kernel.unknown)
+    constant = per_channel(~kernel.unknown)
     padded = any(map(any, params["padding"])) or prod(params["lhs_dilation"]) > 1
-    verdicts = _verdicts(
-        left.zero | zero,
-        left.uniform & (not padded),
-        left.constant & constant,
-    )
-    outs = _labels(coupling, y, numbers.out_spec[1]).reshape(groups, -1)
-    leaves_too = (labels.reshape(groups, -1, 1) == outs[:, None]).all(axis=2).ravel()
-    return [(np.where(leaves_too, 0, labels), verdicts)]
+    uniform = slots.uniform & (not padded)
+    return _verdicts(slots.zero | zero, uniform, slots.constant & constant)
 
 
-def _kernel(
-    fact: Fact, kernel: Value, out_k: int, in_k: int, groups: int
-) -> tuple[Array, Array]:
-    """For each input channel, whether its weights are all zero, and all known."""
-    if fact.nothing:
-        no = jnp.zeros(groups * kernel.shape[in_k], bool)
-        return no, no
-
-    def per_channel(flags: Array) -> Array:
-        rows = jnp.moveaxis(flags, (out_k, in_k), (0, 1))
-        rows = rows.reshape(groups, -1, kernel.shape[in_k], prod(rows.shape[2:]))
-        return jnp.all(rows, axis=(1, 3)).ravel()
-
-    return per_channel(fact.zero()), per_channel(~fact.mask())
+def _sum(node: Node, x: Entries) -> np.ndarray:
+    axes = node.params["axes"]
+    found = (x.slots(axis, axes) for axis in axes)
+    return np.concatenate([_verdicts(s.zero, s.uniform, s.constant) for s in found])
 
 
-def _sum(coupling: Any, node: Node, given: Sequence[Fact]) -> list:
-    (x,), axes = node.inputs, node.params["axes"]
-    results = []
-    for axis in axes:
-        slots = _slots(given[0], x, axis, axes)
-        verdicts = _verdicts(slots.zero, slots.uniform, slots.constant)
-        results.append((_labels(coupling, x, axis), verdicts))
-    return results
+def _without_own(coupling: Any, node: Node, labels: np.ndarray) -> np.ndarray:
+    """0 for channels whose group of a grouped convolution goes when they do."""
+    axis = node.params["dimension_numbers"].out_spec[1]
+    groups = node.params["feature_group_count"]
+    outs = coupling.labels(node.outputs[0])[axis].reshape(groups, 1, -1)
+    own = (labels.reshape(groups, -1, 1) == outs).all(axis=2).ravel()
+    return np.where(own, 0, labels)
 
 
-def _unread(coupling: Any, node: Node, given: Sequence[Fact]) -> list:
-    """Any other operation: refused for slots that it takes and does not give back."""
-    if node.name in LOOSE:
-        return []
+def _unread(coupling: Any, node: Node) -> np.ndarray:
+    """Any other operation: the slots that it takes and does not give back."""
+    taken = [a for v in node.inputs for a in coupling.labels(v)]
     given_back = [a for v in node.outputs for a in coupling.labels(v)]
-    back = np.concatenate([np.zeros(1, int), *given_back])
-    refused = jnp.array(int(Verdict.REFUSED))
-    return [
-        (np.where(np.isin(labels, back), 0, labels), refused)
-        for value in node.inputs
-        for labels in coupling.labels(value)
-    ]
+    taken, back = (np.unique(np.concatenate([[0], *s])) for s in (taken, given_back))
+    return np.setdiff1d(taken, back)
 
+
+_AXES = {
+    "dot_general": lambda node: node.params["dimension_numbers"][0][0],
+    "conv_general_dilated": lambda node: node.params["dimension_numbers"].lhs_spec[1:2],
+    "reduce_sum": lambda node: node.params["axes"],
+}
+LINEAR = frozenset(_AXES)
+"""Operations that sum over slots, and are understood."""
 
 _JUDGES = {
     "dot_general": _dot,
     "conv_general_dilated": _convolution,
     "reduce_sum": _sum,
-}
-
-_SUMMED = {
-    "dot_general": lambda node: node.params["dimension_numbers"][0][0],
-    "conv_general_dilated": lambda node: node.params["dimension_numbers"].lhs_spec[1:2],
-    "reduce_sum": lambda node: node.params["axes"],
 }
