@@ -139,12 +139,12 @@ def _depth_to_space(x: jax.Array, scale: int) -> jax.Array:
 _IMAGES = (4, 16, 16, 3)
 
 ENTRIES = (
-    linen("inception", Inception(), _IMAGES, floor=0.9),
-    linen("squeezenet", SqueezeNet(), _IMAGES, floor=0.9),
-    linen("unet-transpose", UNet(), _IMAGES, floor=0.9),
-    linen("unet-nearest", UNet(upsample="nearest"), _IMAGES, floor=0.9),
-    linen("unet-bilinear", UNet(upsample="bilinear", add=True), _IMAGES, floor=0.9),
-    linen("pixel-shuffle", PixelShuffle(), _IMAGES, floor=0.9),
-    linen("highway", Highway(), _IMAGES, floor=0.9),
-    linen("siamese", Shared(), (4, 12), floor=0.9),
+    linen("inception", Inception(), _IMAGES, floor=0.93),
+    linen("squeezenet", SqueezeNet(), _IMAGES, floor=0.93),
+    linen("unet-transpose", UNet(), _IMAGES, floor=0.91),
+    linen("unet-nearest", UNet(upsample="nearest"), _IMAGES, floor=0.92),
+    linen("unet-bilinear", UNet(upsample="bilinear", add=True), _IMAGES, floor=0.92),
+    linen("pixel-shuffle", PixelShuffle(), _IMAGES, floor=0.83),
+    linen("highway", Highway(), _IMAGES, floor=0.96),
+    linen("siamese", Shared(), (4, 12), floor=0.86),
 )

@@ -41,6 +41,6 @@ class DenseNet(nn.Module):
 
 
 ENTRIES = (
-    linen("densenet", DenseNet((2, 2), 8, False), (4, 16, 16, 3), floor=0.9),
-    linen("densenet121", DenseNet(classes=1000), (2, 64, 64, 3), floor=0.9, slow=True),
+    linen("densenet", DenseNet((2, 2), 8, False), (4, 16, 16, 3), floor=0.95),
+    linen("densenet121", DenseNet(classes=1000), (2, 64, 64, 3), floor=0.98, slow=True),
 )

@@ -12,11 +12,19 @@ from jaxprune import paths
 
 
 class Model(NamedTuple):
-    """A model ready to run: `fn(variables, x)` gives its outputs in evaluation."""
+    """A model ready to run.
+
+    fn: `fn(variables, x)` gives its outputs in evaluation.
+    variables: all that it computes with, at random.
+    x: a batch.
+    train: where training renews leaves that evaluation may not read:
+      `train(variables, x)` gives outputs and new leaves.
+    """
 
     fn: Callable[..., Any]
     variables: Any
     x: Any
+    train: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Entry:
     Attributes:
       name: unique in the zoo.
       framework: linen, nnx, haiku, equinox or keras.
-      floor: least share of the parameters that must be prunable, in [0, 1].
+      floor: least share of the slots (leaf, axis, index) to be prunable, in [0, 1].
       build: makes the model.
       slow: takes more than a few seconds on a CPU.
     """
@@ -46,13 +54,28 @@ def linen(
     floor: float,
     slow: bool = False,
     tokens: int = 0,
+    trains: bool = False,
 ) -> Entry:
-    """An entry for a Linen module; integer inputs below `tokens` if that is not 0."""
+    """An entry for a Linen module.
+
+    Args:
+      name: as in `Entry`.
+      module: called as `module(x)`, in training as `module(x, train=True)`.
+      shape: of a batch.
+      floor: as in `Entry`.
+      slow: as in `Entry`.
+      tokens: the batch holds integers below this, if it is not 0.
+      trains: whether `train` can be asked for.
+    """
+
+    def train(variables: Any, x: Any) -> Any:
+        return module.apply(variables, x, train=True, mutable=["batch_stats"])
 
     def build() -> Model:
         x = example(shape, tokens=tokens)
         variables = jax.eval_shape(module.init, jax.random.key(0), x)
-        return Model(module.apply, filled(variables), x)
+        train_fn = train if trains else None
+        return Model(module.apply, filled(variables), x, train_fn)
 
     return Entry(name, "linen", floor, build, slow)
 

@@ -121,17 +121,17 @@ _V2 = (
 _IMAGES = (4, 16, 16, 3)
 
 ENTRIES = (
-    linen("mobilenet-v2", MobileNetV2(_BLOCKS), _IMAGES, floor=0.9),
-    linen("mobilenet-v3", MobileNetV2(_BLOCKS, excite=True), _IMAGES, floor=0.9),
-    linen("multiplier-2", MobileNetV2(_BLOCKS, multiplier=2), _IMAGES, floor=0.9),
-    linen("shufflenet", ShuffleNet(), _IMAGES, floor=0.9),
-    linen("shufflenet-v2", ShuffleNetV2(), _IMAGES, floor=0.9),
-    linen("resnext", ResNeXt(), _IMAGES, floor=0.9),
+    linen("mobilenet-v2", MobileNetV2(_BLOCKS), _IMAGES, floor=0.97),
+    linen("mobilenet-v3", MobileNetV2(_BLOCKS, excite=True), _IMAGES, floor=0.98),
+    linen("multiplier-2", MobileNetV2(_BLOCKS, multiplier=2), _IMAGES, floor=0.98),
+    linen("shufflenet", ShuffleNet(), _IMAGES, floor=0.96),
+    linen("shufflenet-v2", ShuffleNetV2(), _IMAGES, floor=0.93),
+    linen("resnext", ResNeXt(), _IMAGES, floor=0.95),
     linen(
         "mobilenet-v2-1.0",
         MobileNetV2(_V2, 32, 1280, classes=1000),
         (2, 64, 64, 3),
-        floor=0.9,
+        floor=0.97,
         slow=True,
     ),
 )

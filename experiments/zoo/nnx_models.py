@@ -109,8 +109,8 @@ def _entry(
 
 
 ENTRIES = (
-    _entry("nnx-cnn", CNN, (4, 16, 16, 3), floor=0.9),
-    _entry("nnx-mlp", MLP, (4, 12), floor=0.9),
+    _entry("nnx-cnn", CNN, (4, 16, 16, 3), floor=0.95),
+    _entry("nnx-mlp", MLP, (4, 12), floor=0.85),
     _entry("nnx-resnet", Residual, (4, 16, 16, 3), floor=0.9),
-    _entry("nnx-attention", Attention, (4, 5, 6), floor=0.9),
+    _entry("nnx-attention", Attention, (4, 5, 6), floor=0.92),
 )

@@ -70,9 +70,9 @@ class Autoencoder(nn.Module):
 
 
 ENTRIES = (
-    linen("gru", Recurrent(), (4, 6, 8), floor=0.9),
-    linen("lstm", Recurrent(nn.OptimizedLSTMCell), (4, 6, 8), floor=0.9),
+    linen("gru", Recurrent(), (4, 6, 8), floor=0.93),
+    linen("lstm", Recurrent(nn.OptimizedLSTMCell), (4, 6, 8), floor=0.93),
     linen("temporal", Temporal(), (4, 8, 6), floor=0.9),
     linen("volume", Volume(), (2, 8, 8, 8, 1), floor=0.9),
-    linen("generator", Autoencoder(), (4, 6), floor=0.9),
+    linen("generator", Autoencoder(), (4, 6), floor=0.95),
 )
