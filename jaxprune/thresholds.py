@@ -17,7 +17,7 @@ from jaxprune.types import Array, Scores
 
 _PROBES = 4
 _BITS = 8  # of the counter that each probe has within one int32
-_FOLD = 16  # so many scores are counted into one int32; their count fits in _BITS
+_FOLDS = 16, 8  # so many scores are counted into one int32, where _BITS hold them
 _SMALL = 1 << 12
 _SAMPLE = 1 << 17
 _SPREAD = np.array([-3.0, -0.6, 0.6, 3.0], np.float32)  # standard deviations
@@ -129,7 +129,8 @@ def _search(leaves: list[Array], k: Array) -> Array:
 
     def narrow(state):
         lowest, highest, below, upto, probes = state
-        counts = _count_below(leaves, probes)
+        # Tied to the probes, lest the keys of all leaves be made once and kept.
+        counts = _count_below(*lax.optimization_barrier((leaves, probes)))
         low = counts <= k
         width = _width(lowest, highest)
         lowest = jnp.max(jnp.where(low, probes, lowest))
@@ -212,31 +213,28 @@ def _count_below(leaves: list[Array], probes: Array) -> Array:
     for x in leaves:
         keys = key(x, wide)
         less = [(keys < probe).astype(jnp.int32) for probe in probes]
-        if _folds(x.shape):
-            packed = sum(one << (_BITS * j) for j, one in enumerate(less))
-            packed = jnp.sum(_fold(packed), -2, dtype=jnp.int32)
-            packed = lax.optimization_barrier(packed)
-            less = [packed >> (_BITS * j) & (1 << _BITS) - 1 for j in range(_PROBES)]
+        packed = sum(one << (_BITS * j) for j, one in enumerate(less))
+        for fold in _FOLDS:
+            if any(size % fold == 0 for size in packed.shape):
+                packed = jnp.sum(_folded(packed, fold), -2, dtype=jnp.int32)
+                packed = lax.optimization_barrier(packed)
+        less = [packed >> (_BITS * j) & (1 << _BITS) - 1 for j in range(_PROBES)]
         counts += jnp.stack([_total(one) for one in less])
     return counts
 
 
-def _folds(shape: tuple[int, ...]) -> bool:
-    return any(size % _FOLD == 0 for size in shape)
-
-
-def _fold(x: Array) -> Array:
-    """Reshapes x to (…, _FOLD, t) by splitting one axis and merging those after it.
+def _folded(x: Array, fold: int) -> Array:
+    """Reshapes x to (…, fold, t) by splitting one axis and merging those after it.
 
     XLA vectorises a short sum over the last axis but one, and hardly any other sum of
     integers; an axis is only split so that a sharded leaf stays where it is.
     """
-    axis = next(i for i, size in enumerate(x.shape) if size % _FOLD == 0)
+    axis = next(i for i, size in enumerate(x.shape) if size % fold == 0)
     *lead, size = x.shape[: axis + 1]
     trailing = math.prod(x.shape[axis + 1 :])
     if trailing < 64:
-        return x.reshape(*lead, _FOLD, size // _FOLD * trailing)
-    return x.reshape(*lead, size // _FOLD, _FOLD, trailing)
+        return x.reshape(*lead, fold, size // fold * trailing)
+    return x.reshape(*lead, size // fold, fold, trailing)
 
 
 def _total(flags: Array) -> Array:
