@@ -63,7 +63,7 @@ def run(config: Config = QUICK) -> dict[str, Any]:
 
 def main() -> int:
     """The command line."""
-    runtime.configure(restart=True)
+    runtime.configure()
     default = partial(cli.by_device, cpu="quick", accelerator="full")
     return cli.main(run, PRESETS, default)
 

@@ -1,5 +1,6 @@
 """The command line of an experiment: a preset, any field over it, one-line errors."""
 
+import argparse
 import contextlib
 import inspect
 import io
@@ -33,7 +34,7 @@ def main(
     default: Callable[[], str],
     args: Sequence[str] | None = None,
 ) -> int:
-    """Parses `[preset] [--field value …]`, runs, and returns the exit status.
+    """Parses `[--preset name] [--field value …]`, runs, and returns the exit status.
 
     What a user can mend (an argument, the data, the run's folder) is one line on the
     standard error. With JAXPRUNE_TRACEBACK=1 in the environment it is raised instead.
@@ -71,8 +72,8 @@ def parse(
       ValueError: an unknown preset or field, or a value that does not fit.
       SystemExit: after `--help`.
     """
-    named = bool(args) and not args[0].startswith("-")
-    name = args[0] if named else default()
+    named, fields = _split(args)
+    name = default() if named is None else named
     if name not in presets:
         raise ValueError(f"unknown preset {name!r}: choose from {', '.join(presets)}")
     config = presets[name].config
@@ -82,7 +83,7 @@ def parse(
             parsed = tyro.cli(
                 type(config),
                 default=config,
-                args=args[1:] if named else args,
+                args=fields,
                 prog=_program(presets),
                 description=_description(config, presets, name),
             )
@@ -97,6 +98,19 @@ def _program(presets: Mapping[str, Preset]) -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {spec.name}" if spec else os.path.basename(sys.argv[0])
     return f"{program} [{'|'.join(presets)}]"
+
+
+def _split(args: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The preset that is named, if one is, and the other arguments."""
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False
+    )
+    parser.add_argument("--preset")
+    try:
+        known, rest = parser.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    return known.preset, rest
 
 
 def _description(config: Any, presets: Mapping[str, Preset], name: str) -> str:

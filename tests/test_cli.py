@@ -37,7 +37,7 @@ def call(*args, run=lambda config: None):
 
 def test_preset_and_overrides(capsys):
     seen = []
-    assert call("smoke", "--ratio", "8", run=seen.append) == 0
+    assert call("--preset", "smoke", "--ratio", "8", run=seen.append) == 0
     assert seen == [Config(epochs=1, ratio=8.0)]
     first = capsys.readouterr().out.splitlines()[0]
     assert first == "preset smoke: digits, 4 minutes on 2 cores"
@@ -54,8 +54,10 @@ def test_default_preset(capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["huge"], "unknown preset 'huge': choose from smoke, quick"),
-        (["smoke", "--epoch", "4"], "--epoch"),
+        (["--preset", "huge"], "unknown preset 'huge': choose from smoke, quick"),
+        (["--preset=smoke", "--epoch", "4"], "--epoch"),
+        (["--preset"], "expected one argument"),
+        (["smoke"], "smoke"),
         (["--epochs", "many"], "--epochs"),
         (["--epochs"], "--epochs"),
         (["--epochs", "0"], "epochs must be 1 or more, got 0"),
