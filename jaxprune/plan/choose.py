@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxprune.cost import latency as latency_of
-from jaxprune.paths import select
+from jaxprune.paths import name, select
 from jaxprune.plan.importance import (
     Combine,
     LeafScore,
@@ -83,7 +83,7 @@ def make_plan(
       {'in': (3, 4), 'out': (4, 2)}
     """
     budgets = {"ratio": ratio, "params": params, "macs": macs, "latency": latency}
-    budgets = {name: b for name, b in budgets.items() if b is not None}
+    budgets = {kind: b for kind, b in budgets.items() if b is not None}
     _check(coupling, dead, score, budgets, min_width, multiple_of)
     if (latency is None) != (measure is None):
         raise ValueError("latency= and measure= go together; see measured_latency")
@@ -157,13 +157,13 @@ def _check(
             if budgets
             else "score= needs a budget: params=, macs=, latency= or ratio="
         )
-    for name, budget in budgets.items():
-        if not (0 <= budget < 1 if name == "ratio" else budget > 0):
-            span = "in [0, 1)" if name == "ratio" else "> 0"
-            raise ValueError(f"{name} must be {span}, got {budget}")
-    for name, least in (("min_width", min_width), ("multiple_of", multiple_of)):
+    for kind, budget in budgets.items():
+        if not (0 <= budget < 1 if kind == "ratio" else budget > 0):
+            span = "in [0, 1)" if kind == "ratio" else "> 0"
+            raise ValueError(f"{kind} must be {span}, got {budget}")
+    for option, least in (("min_width", min_width), ("multiple_of", multiple_of)):
         if least < 1:
-            raise ValueError(f"{name} must be ≥ 1, got {least}")
+            raise ValueError(f"{option} must be ≥ 1, got {least}")
 
 
 def _protected(
@@ -173,10 +173,9 @@ def _protected(
     stays = np.zeros(coupling.size + 1, bool)
     stays[0] = True
     if protect is not None:
-        hits = jax.tree.leaves(select(variables, protect))
-        for hit, leaf in zip(hits, coupling.leaves.values(), strict=True):
+        for path, hit in jax.tree.leaves_with_path(select(variables, protect)):
             if hit:
-                stays[np.concatenate([*leaf.labels, [0]])] = True
+                stays[np.concatenate([[0], *coupling.leaves[name(path)].labels])] = True
     return stays
 
 
@@ -216,7 +215,7 @@ def _rounding(
 def _limits(
     coupling: Any, budgets: dict[str, float], measure: Any
 ) -> list[tuple[str, float, Cost]]:
-    """(name, most it may cost, cost of a keep mask), the cheap ones first."""
+    """(kind, most it may cost, cost of a keep mask), the cheap ones first."""
 
     costs: dict[str, Cost] = {
         "ratio": lambda keep: float(np.mean(keep[1:])),
@@ -225,19 +224,19 @@ def _limits(
         "latency": lambda keep: measure(Plan.from_keep(coupling, keep)),
     }
     most = {**budgets, "ratio": 1 - budgets.get("ratio", 0)}
-    return [(name, most[name], costs[name]) for name in costs if name in budgets]
+    return [(kind, most[kind], costs[kind]) for kind in costs if kind in budgets]
 
 
 def _least(low: int, high: int, keep: Callable[[int], np.ndarray], limits: list) -> int:
     """The smallest number of groups to remove, `low` to `high`, within all limits."""
-    for name, most, cost in limits:
+    for kind, most, cost in limits:
 
         def met(count: int, most: float = most, cost: Cost = cost) -> bool:
             return cost(keep(count)) <= most * (1 + 1e-9)
 
         if not met(high):
             raise ValueError(
-                f"{name} cannot come down to {most:g}: {cost(keep(high)):g} is left "
+                f"{kind} cannot come down to {most:g}: {cost(keep(high)):g} is left "
                 f"when all {high} groups that may go are gone; allow more, lower "
                 "min_width, or protect less"
             )
