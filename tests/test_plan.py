@@ -10,6 +10,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+import jaxprune as jp
 from jaxprune.plan import Fold, Plan
 
 
@@ -162,7 +163,7 @@ FACTORS = {"Conv_0": "weights", "BatchNorm_0": "factors", "Dense_0": "weights"}
 OPTIMIZERS = {
     "adam": optax.scale_by_adam(),
     "momentum": optax.sgd(optax.constant_schedule(0.1), momentum=0.9),
-    "multi_steps": optax.MultiSteps(optax.adam(1e-3), 2),
+    "multi_steps": optax.MultiSteps(optax.adam(1e-3), 2).gradient_transformation(),
     "masked": optax.masked(
         optax.trace(0.9), {k: v == "factors" for k, v in FACTORS.items()}
     ),
@@ -170,6 +171,18 @@ OPTIMIZERS = {
         {"factors": optax.adam(1.0), "weights": optax.lion(1.0)}, FACTORS
     ),
     "injected": optax.inject_hyperparams(optax.nadam)(learning_rate=0.1),
+    "stepwise": optax.chain(
+        optax.sgd(0.1, momentum=0.9),
+        jp.active_stepwise_pruning(
+            jp.schedules.logarithmic(final=0.5, curvature=10, steps=3),
+            every=2,
+            prunable=jp.paths.kernels,
+        ),
+    ),
+    "fista": optax.partition(
+        {"factors": jp.fista(0.1, l1=1e-3), "weights": optax.sgd(0.1, momentum=0.9)},
+        FACTORS,
+    ),
     "lbfgs": optax.scale_by_lbfgs(memory_size=3),
     "ema": optax.chain(optax.clip_by_global_norm(1.0), optax.ema(0.9)),
 }
@@ -177,15 +190,17 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer_states(name):
-    params = jax.tree.map(jnp.asarray, DENSE["params"])
-    state = OPTIMIZERS[name].init(params)
-    expected = jax.eval_shape(OPTIMIZERS[name].init, PLAN.apply(params))
-    small = PLAN.apply(state)
-    assert jax.tree.structure(small) == jax.tree.structure(expected)
-    assert jax.tree.map(jnp.shape, small) == jax.tree.map(jnp.shape, expected)
-    updates = jax.tree.map(jnp.zeros_like, PLAN.apply(params))
+    init, update = OPTIMIZERS[name]
+    abstract = jax.eval_shape(init, DENSE["params"])
+    dense = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), abstract)
+    small, params = PLAN.apply(dense), SMALL["params"]
+    expected = jax.eval_shape(init, params)
+    for tree in (small, PLAN.apply(abstract)):
+        assert jax.tree.structure(tree) == jax.tree.structure(expected)
+        assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, expected)
     if name != "lbfgs":
-        OPTIMIZERS[name].update(updates, small, PLAN.apply(params))
+        _, after = jax.eval_shape(update, params, small, params)
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, expected)
 
 
 def test_plain_sgd_has_nothing_to_shrink():

@@ -386,7 +386,17 @@ def _close(a: Array, b: Array) -> Array:
 
 _MOVES = frozenset(
     {"broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "rev"}
-    | {"slice", "concatenate", "split", "pad", "copy", "copy_p", "device_put"}
+    | {
+        "slice",
+        "concatenate",
+        "split",
+        "pad",
+        "copy",
+        "copy_p",
+        "device_put",
+        "stack",
+        "unstack",
+    }
     | {"optimization_barrier", "sharding_constraint"}
 )
 _INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
