@@ -24,7 +24,7 @@ _AFTER = {
 
 
 def table(summary: Summary) -> str:
-    """The networks side by side, and the certificate, as text.
+    """The networks side by side, a column for each, and the certificate, as text.
 
     Ratios in brackets compare with the dense network of the same run.
     """
@@ -33,11 +33,13 @@ def table(summary: Summary) -> str:
     from rich.table import Table
 
     heads, rows = _cells(summary)
+    (first, *names), *measures = zip(heads, *rows, strict=True)
     text = Table(title=summary.get("title"), box=box.SIMPLE_HEAD, title_justify="left")
-    for i, head in enumerate(heads):
-        text.add_column(head, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        text.add_row(*row)
+    text.add_column(first, no_wrap=True)
+    for name in names:
+        text.add_column(name, justify="right", no_wrap=True)
+    for measure in measures:
+        text.add_row(*measure)
     out = io.StringIO()
     console = Console(file=out, width=160, markup=False, color_system=None)
     console.print(text)
@@ -164,6 +166,7 @@ def _sparsity(pruning: Record | None) -> Panel | None:
         axes.plot(cycles, [100 * s for s in sparsity], color=blue, marker=".")
         axes.set(title="Stepwise: sparsity", xlabel="cycle", ylabel="% pruned")
         axes.set_ylim(0, 100)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if threshold and all(isinstance(t, int | float) for t in threshold):
             right = axes.twinx()
             right.plot(cycles, threshold, color="#94a3b8", linestyle="--")
@@ -186,6 +189,8 @@ def _repairs(pruning: Record | None) -> Panel | None:
             label = f"{key}, {sum(counts):,} in all"
             axes.bar(places, counts, width=0.4, color=colour, label=label)
         axes.set_yscale("symlog", linthresh=10)
+        axes.set_ylim(0, 10 * max(1, *pruning["pruned"], *pruning["repaired"]))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set(
             title="Stepwise: pruned and repaired", xlabel="cycle", ylabel="weights"
         )
@@ -260,7 +265,8 @@ def _accuracy_cell(value: float | None, dense: float | None) -> str:
 def _ratio_cell(value: Any, dense: Any, form: Callable[[Any], str]) -> str:
     if value is None:
         return "–"
-    return f"{form(value)} ({dense / value:.1f}×)" if dense and value else form(value)
+    ratio = f" ({dense / value:.1f}×)" if dense and value else ""
+    return form(value) + ("" if ratio == " (1.0×)" else ratio)
 
 
 def _si(unit: str) -> Callable[[float], str]:

@@ -9,9 +9,10 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -96,16 +97,15 @@ def decode(name: str, root: Path | None, version: str | None = None) -> dict:
     return arrays | {"class_names": np.array(features["label"].names)}
 
 
-def write_beside(path: Path, write) -> None:
+def write_beside(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Calls `write(file)` on a temporary file that then takes the place of `path`."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with beside.open("wb") as file:
             write(file)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _read_cache(cache: Path, fingerprint: str) -> dict[str, np.ndarray] | None:
