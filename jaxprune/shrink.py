@@ -128,7 +128,7 @@ class _Program:
         values = (*node.inputs, *node.outputs)
         copies = {v: Value(v.shape, v.dtype, v.constant) for v in values}
         inputs, outputs = ([copies[v] for v in s] for s in (node.inputs, node.outputs))
-        copy = Node(node.equation, tuple(inputs), tuple(outputs))
+        copy = Node(node.equation, tuple(inputs), tuple(outputs), calls=node.calls)
         relation = Relation(self.grouped)
         for value in copies.values():
             relation.label(value)

@@ -35,14 +35,14 @@ def derive(node: Node, relation: Relation) -> tuple[Graph, ...]:
     derivatives, relation.derivatives = relation.derivatives, False
     tangents, out_tangents = inexact(node.inputs), inexact(node.outputs)
     if node.name == "custom_jvp_call":
-        graphs = (rule,) = (_jvp_rule(node.equation),)
+        graphs = (rule,) = (_jvp_rule(node),)
         constrain(rule, relation)
         ties = (
             ((*node.inputs, *tangents), rule.inputs),
             ((*node.outputs, *out_tangents), rule.outputs),
         )
     else:
-        graphs = forward, backward = _vjp_rules(node.equation)
+        graphs = forward, backward = _vjp_rules(node)
         constrain(forward, relation)
         constrain(backward, relation)
         residuals = forward.outputs[len(node.outputs) :]
@@ -63,8 +63,8 @@ def inexact(values: Sequence[Value]) -> list[Value]:
     return [v for v in values if _is_inexact(v)]
 
 
-def _jvp_rule(equation: jex.JaxprEqn) -> Graph:
-    primals = _structs(equation)
+def _jvp_rule(node: Node) -> Graph:
+    equation, primals = node.equation, _structs(node.equation)
 
     def rule(primals, tangents):
         function, points = _of_inexact(equation, primals)
@@ -72,11 +72,13 @@ def _jvp_rule(equation: jex.JaxprEqn) -> Graph:
         pairs = zip(outputs, out_tangents, strict=True)
         return outputs, [t for o, t in pairs if _is_inexact(o)]
 
-    return trace(rule, primals, list(filter(_is_inexact, primals)))[0]
+    tangents = list(filter(_is_inexact, primals))
+    return trace(rule, primals, tangents, calls=(equation, *node.calls))[0]
 
 
-def _vjp_rules(equation: jex.JaxprEqn) -> tuple[Graph, Graph]:
-    residuals_tree = None
+def _vjp_rules(node: Node) -> tuple[Graph, Graph]:
+    equation, residuals_tree = node.equation, None
+    calls = (equation, *node.calls)
 
     def forward(primals):
         nonlocal residuals_tree
@@ -90,8 +92,10 @@ def _vjp_rules(equation: jex.JaxprEqn) -> tuple[Graph, Graph]:
         given = iter(cotangents)
         return pullback([next(given) if _is_inexact(o) else _zero(o) for o in outputs])
 
-    graph, (outputs, residuals) = trace(forward, _structs(equation))
-    return graph, trace(backward, residuals, list(filter(_is_inexact, outputs)))[0]
+    graph, results = trace(forward, _structs(equation), calls=calls)
+    outputs, residuals = results
+    cotangents = list(filter(_is_inexact, outputs))
+    return graph, trace(backward, residuals, cotangents, calls=calls)[0]
 
 
 def _of_inexact(equation: jex.JaxprEqn, primals: Sequence[Any]) -> tuple:

@@ -125,15 +125,18 @@ class Graph:
             yield node
 
 
-def trace(function: Callable, *args: Any) -> tuple[Graph, Any]:
+def trace(
+    function: Callable, *args: Any, calls: tuple[jex.JaxprEqn, ...] = ()
+) -> tuple[Graph, Any]:
     """The graph of `function(*args)` and the tree of its results' shapes.
 
     Args:
       function: anything `jax.make_jaxpr` can trace.
       *args: pytrees of arrays or `jax.ShapeDtypeStruct`.
+      calls: equations of the calls it lies in, for `Node.source`.
     """
     jaxpr, results = jax.make_jaxpr(function, return_shape=True)(*args)
-    return build(jaxpr), results
+    return build(jaxpr, calls), results
 
 
 def build(closed: jex.ClosedJaxpr, calls: tuple[jex.JaxprEqn, ...] = ()) -> Graph:
