@@ -168,6 +168,16 @@ def judge(coupling: Any, variables: PyTree) -> Judgement:
     Args:
       coupling: what `jaxprune.trace_coupling` found.
       variables: the values to judge by, structured as for tracing.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxprune as jp
+      >>> def mlp(v, x):
+      ...     return jnp.maximum(x * v["scale"] + v["shift"], 0) @ v["w"] + v["bias"]
+      >>> v = {"scale": np.array([0.0, 0.0, 1]), "shift": np.array([-1.0, 2, 0])}
+      >>> v |= {"w": np.ones((3, 2)), "bias": np.zeros(2)}
+      >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 1)))
+      >>> [jp.Verdict(verdict).name for verdict in judge(coupling, v).verdicts[1:]]
+      ['EXACT', 'FOLDABLE', 'REFUSED']
     """
     graph, leaves = coupling.graphs[0], jax.tree.leaves(variables)
     found: list[tuple[Node, Place]] = []
@@ -242,6 +252,14 @@ def dead_channels(
 
     Returns:
       Bools of shape (coupling.size + 1,), for `jaxprune.make_plan`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxprune as jp
+      >>> mlp = lambda v, x: jnp.maximum(x * v["scale"] + v["shift"], 0) @ v["w"]
+      >>> v = {"scale": np.array([0.0, 1.0]), "shift": -np.ones(2), "w": np.eye(2)}
+      >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 1)))
+      >>> dead_channels(coupling, v)
+      array([False,  True, False])
     """
     return judge(coupling, variables).verdicts <= worst
 
@@ -259,6 +277,16 @@ def fold_constants(coupling: Any, variables: PyTree, plan: Plan) -> Fold:
 
     Raises:
       ValueError: the plan removes channels that are not constant.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxprune as jp
+      >>> mlp = lambda v, x: jnp.exp(x * v["scale"]) @ v["w"] + v["bias"]
+      >>> v = {"scale": np.array([0.0, 1.0]), "w": np.ones((2, 3)), "bias": np.zeros(3)}
+      >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 1)))
+      >>> plan = jp.make_plan(coupling, v, dead=dead_channels(coupling, v))
+      >>> fold = fold_constants(coupling, v, plan)
+      >>> plan.apply(v, fold=fold)["bias"]
+      array([1., 1., 1.])
     """
     return judge(coupling, variables).fold(plan)
 

@@ -23,6 +23,11 @@ def magnitude(path: str, leaf: Array) -> Array | None:
     """|w| of weights: the leaves with two axes or more that are longer than one.
 
     With `combine="norm"` this is the L2 norm of all weights of the group.
+
+    Example:
+      >>> magnitude("kernel", np.array([[1.0, -2.0], [0.0, 3.0]]))
+      Array([[1., 2.],
+             [0., 3.]], dtype=float32)
     """
     del path
     return jnp.abs(leaf) if sum(n > 1 for n in np.shape(leaf)) > 1 else None
@@ -32,6 +37,10 @@ def batch_norm_scale(path: str, leaf: Array) -> Array | None:
     """|γ| of batch normalisation, found by `jaxprune.paths.batch_norm_factors`.
 
     As in Network Slimming (Liu et al., 2017) when combined by "sum" or "max".
+
+    Example:
+      >>> batch_norm_scale("BatchNorm_0/scale", np.array([0.5, -1.0]))
+      Array([0.5, 1. ], dtype=float32)
     """
     shift = path.rsplit("/", 1)[-1] in _SHIFTS
     return jnp.abs(leaf) if batch_norm_factors(path, leaf) and not shift else None
