@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxprune as jp
+from experiments.coverage import quick_compilation
 from experiments.models import vgg
 from experiments.models.alexnet import alexnet, alexnet_imagenet
 from experiments.models.chain import Chain, Conv, Pool, widths_of
-from experiments.models.mobilenet import drop_heads
+from experiments.models.heads import drop_heads
 from experiments.models.zfnet import zfnet, zfnet_imagenet
+from experiments.zoo.entry import example, filled
 from jaxprune import cost, paths
 
 LAYOUTS = {  # model, image size, parameters, MACs
@@ -54,6 +57,27 @@ def test_rebuilt_from_shapes(make):
     assert widths_of({paths.name(p): x.shape for p, x in leaves}) == widths
 
 
+@pytest.mark.parametrize(
+    ("make", "fields"),
+    [(alexnet, {"width": 0.01}), (vgg.vgg16_bn, {"width": 0.05})],
+)
+def test_rebuilt_is_the_shrunk_function(make, fields):
+    model = make(**fields)
+    shapes, image = abstract(model, 32)
+    variables = filled(shapes)
+    coupling = jp.trace_coupling(model.apply, variables, image)
+    scores = np.random.default_rng(0).random(coupling.size + 1)
+    plan = jp.make_plan(coupling, variables, score=scores, ratio=0.5)
+    small = plan.apply(variables)
+    x = jnp.asarray(example(image.shape))
+    rebuilt = make(widths=widths_of(plan.widths))
+    assert rebuilt._widths() != model._widths()
+    with quick_compilation():
+        shrunk = jp.shrink(model.apply, plan)
+        same = jp.certify(rebuilt.apply, small, shrunk, small, [x])
+    assert same.relative < 1e-5
+
+
 def test_width_multiplies_every_layer():
     assert vgg.vgg16(width=0.5)._widths() == (
         *(32, 32, 64, 64, 128, 128, 128),
@@ -86,19 +110,20 @@ def test_vgg_takes_smaller_images_in_training():
 
 def test_dropout_needs_a_key_and_acts_in_training_only():
     model = TINY.clone(dropout=0.5, norm=False, aux_at=())
-    shapes, x = abstract(model, 8)
-    variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), shapes)
-    x = jnp.ones(x.shape)
+    shapes, _ = abstract(model, 8)
+    variables, x = filled(shapes), jnp.asarray(example((2, 8, 8, 3)))
 
-    def run(seed):
-        rngs = {"dropout": jax.random.key(seed)}
-        return model.apply(variables, x, train=True, rngs=rngs)
+    @jax.jit
+    def run(key):
+        return model.apply(variables, x, train=True, rngs={"dropout": key})
 
-    assert not np.allclose(run(1), run(2))
-    np.testing.assert_array_equal(run(1), run(1))
-    np.testing.assert_array_equal(*(model.apply(variables, x) for _ in range(2)))
+    with quick_compilation():
+        first, second, again = (run(jax.random.key(seed)) for seed in (1, 2, 1))
+    assert not np.allclose(first, second)
+    np.testing.assert_array_equal(first, again)
+    assert jax.eval_shape(model.apply, variables, x).shape == (2, 5)
     with pytest.raises(Exception, match="dropout"):
-        model.apply(variables, x, train=True)
+        jax.eval_shape(lambda v: model.apply(v, x, train=True), variables)
 
 
 def test_impossible_layouts_are_refused():

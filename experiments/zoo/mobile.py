@@ -109,7 +109,7 @@ def _shuffle(x: jax.Array, groups: int) -> jax.Array:
     return split.swapaxes(-1, -2).reshape(x.shape)
 
 
-_BLOCKS = ((1, 16, 1), (4, 24, 2), (4, 24, 1), (4, 32, 2))
+_BLOCKS = ((1, 16, 1), (4, 24, 2), (4, 24, 1))
 _V2 = (
     (1, 16, 1),
     *((6, 24, 2), (6, 24, 1)),
