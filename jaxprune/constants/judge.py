@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from jaxprune.constants.absorb import Bias, Flow
-from jaxprune.constants.facts import UNKNOWN, Place, known, propagate
+from jaxprune.constants.facts import UNKNOWN, known
+from jaxprune.constants.propagate import Place, propagate
 from jaxprune.constants.sites import (
     LINEAR,
     Entries,

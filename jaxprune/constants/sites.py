@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxprune.constants.facts import LOOSE
+from jaxprune.constants.rules import LOOSE
 from jaxprune.coupling.graph import Node
 
 
