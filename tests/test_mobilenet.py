@@ -4,26 +4,25 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.models.mobilenet import MobileNetV1, drop_heads, widths_of
+import jaxprune as jp
+from experiments.models.heads import drop_heads
+from experiments.models.mobilenet import MobileNetV1, widths_of
 from jaxprune import paths
 
 
-def parameters(model, size):
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-
-
 @pytest.mark.parametrize(
-    ("model", "size", "count"),
+    ("model", "size", "count", "macs"),
     [
-        (MobileNetV1(), 32, 3_217_226),
-        (MobileNetV1(width=0.5), 32, 823_722),
-        (MobileNetV1.imagenet(), 224, 4_231_976),
+        (MobileNetV1(), 32, 3_217_226, 46_350_000),
+        (MobileNetV1(width=0.5), 32, 823_722, 12_170_000),
+        (MobileNetV1.imagenet(), 224, 4_231_976, 569_000_000),
     ],
 )
-def test_parameters(model, size, count):
-    assert parameters(model, size) == count
+def test_parameters_and_multiply_adds(model, size, count, macs):
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    assert jp.parameters(variables["params"]) == count
+    assert jp.macs(model.apply, variables, image) == pytest.approx(macs, rel=1e-3)
 
 
 def test_heads_speak_in_training_only_and_can_be_dropped():

@@ -15,9 +15,8 @@ from experiments.branches import sparsity_for
 from experiments.config import Config
 from experiments.data import Dataset
 from experiments.errors import RunError
-from experiments.models.heads import drop_heads
+from experiments.models.heads import Head, drop_heads
 from experiments.models.layers import BatchNorm, Conv
-from experiments.models.mobilenet import Head
 from experiments.session import Architecture
 
 

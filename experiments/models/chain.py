@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from experiments.models.heads import Head
 from experiments.models.layers import BatchNorm
-from experiments.models.mobilenet import Head
 
 _he = nn.initializers.he_normal()
 

@@ -1,10 +1,23 @@
-"""Auxiliary classifiers, as pytrees know them: names that start with `aux_`."""
+"""Auxiliary classifiers; what belongs to them has a name that starts with `aux_`."""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
 
 from jaxprune.types import Predicate
+
+
+class Head(nn.Module):
+    """An auxiliary classifier: the mean over pixels, then a dense layer."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))
 
 
 def drop_heads(tree: Any) -> Any:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from experiments.models.heads import Head
 from experiments.models.layers import BatchNorm, Conv, Depthwise, Pointwise
 
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
@@ -86,16 +87,6 @@ class MobileNetV1(nn.Module):
         return self.widths
 
 
-class Head(nn.Module):
-    """An auxiliary classifier: the mean over pixels, then a dense layer."""
-
-    classes: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        return nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))
-
-
 def widths_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     """The `widths` of a MobileNetV1, from the shapes of its leaves.
 
@@ -111,11 +102,3 @@ def widths_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     if missing:
         raise ValueError(f"no MobileNetV1: {missing[0]} is missing")
     return tuple(shapes[path][-1] for path in kernels)
-
-
-def drop_heads(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables without those of auxiliary classifiers."""
-    return {
-        collection: {k: v for k, v in tree.items() if not k.startswith("aux_")}
-        for collection, tree in variables.items()
-    }
