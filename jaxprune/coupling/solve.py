@@ -32,8 +32,9 @@ def solve(
 
     Ties first, all at once. Then the grids: of the axes of a grid only one may lose
     slots, the others are frozen (and said to be, in `relation.freezes`). Taken in this
-    order, to a fixed point: grids with one axis that is not frozen; merged axes of
-    which one carries slots of leaves and the others only repeat it; axes that split,
+    order, to a fixed point: grids with one axis that is not frozen, or one along which
+    the slots are tied already; merged axes of which one carries slots of leaves and the
+    others only repeat it; axes that split,
     where it is a choice, by `split`; at last the other merged ones.
 
     Args:
@@ -127,6 +128,8 @@ class _Grids:
             self.freeze(grid.flat, grid)
             self.freeze_but(None, grid)
             return True
+        if len(axes) > 1 and boldness:
+            axes = [i for i in axes if self.already(i, grid)] or axes
         if len(axes) > 1 and boldness and grid.merges:
             firm = [i for i in axes if not loose[self.look(grid.axes[i])].all()]
             held = [self.union.carries[self.look(grid.axes[i])].any() for i in firm]
@@ -135,6 +138,12 @@ class _Grids:
             return False
         self.free(axes[-1 if self.split == "inner" else 0], grid)
         return True
+
+    def already(self, chosen: int, grid: Grid) -> bool:
+        """Whether ties elsewhere make the flat axis lose slots along `chosen` only."""
+        classes = self.look(grid.flat).reshape([len(a) for a in grid.axes])
+        classes = np.moveaxis(classes, chosen, 0).reshape(len(grid.axes[chosen]), -1)
+        return bool((classes == classes[:, :1]).all())
 
     def free(self, chosen: int, grid: Grid) -> None:
         """Lets only the axis `chosen` of the grid lose slots."""

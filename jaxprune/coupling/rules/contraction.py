@@ -43,12 +43,13 @@ def _convolution(node: Node, relation: Relation) -> None:
             for slots in (x.slots[a], kernel.slots[k], y.slots[b]):
                 relation.freeze(slots, node, "window of a convolution")
     relation.tie(kernel.slots[out_k], y.slots[out_y])
-    if node.params["batch_group_count"] > 1:
-        _batch_groups(node, relation, (batch_x, in_x, in_k, batch_y, out_y))
-        return
-    relation.tie(x.slots[batch_x], y.slots[batch_y])
-    groups = node.params["feature_group_count"]
-    _groups(node, relation, groups, x.slots[in_x], kernel.slots[in_k], y.slots[out_y])
+    batch_groups, groups = (
+        node.params[f"{kind}_group_count"] for kind in ("batch", "feature")
+    )
+    features = x.slots[in_x], kernel.slots[in_k], y.slots[out_y]
+    batch = x.slots[batch_x], y.slots[batch_y], y.slots[out_y]
+    _groups(node, relation, groups, *features)
+    _groups(node, relation, batch_groups, *batch)
 
 
 def _groups(
@@ -59,7 +60,11 @@ def _groups(
     shared: np.ndarray,
     outs: np.ndarray,
 ) -> None:
-    """Grouped: lose the same channels within every group, or whole groups."""
+    """Grouped: lose the same channels within every group, or whole groups.
+
+    Grouped along the batch (a gradient's convolution), the roles of channels are played
+    by the batch.
+    """
     if groups == 1:
         relation.tie(ins, shared)
         return
@@ -72,15 +77,6 @@ def _groups(
         relation.tie_together(outs.T)
 
 
-def _batch_groups(node: Node, relation: Relation, axes: tuple[int, ...]) -> None:
-    """Grouped along the batch: only the contracted channels may go."""
-    (x, kernel), (y,) = node.inputs, node.outputs
-    batch_x, in_x, in_k, batch_y, out_y = axes
-    relation.tie(x.slots[in_x], kernel.slots[in_k])
-    for slots in (x.slots[batch_x], y.slots[batch_y], y.slots[out_y]):
-        relation.freeze(slots, node, "convolution grouped along the batch")
-
-
 def _pointwise(node: Node, i: int, window: int) -> bool:
     params = node.params
     plain = params["window_strides"][i] == params["lhs_dilation"][i] == window == 1
@@ -91,7 +87,11 @@ def _convolution_small(node: Node, small: Small, x: jax.Array, kernel: jax.Array
     """Within groups: as many groups as before; whole groups: as many as are left."""
     numbers = node.params["dimension_numbers"]
     groups = x.shape[numbers.lhs_spec[1]] // kernel.shape[numbers.rhs_spec[1]]
-    return node.bind(x, kernel, feature_group_count=groups)
+    batch = small.shape(node.outputs[0])[numbers.out_spec[0]]
+    batch_groups = x.shape[numbers.lhs_spec[0]] // batch
+    return node.bind(
+        x, kernel, feature_group_count=groups, batch_group_count=batch_groups
+    )
 
 
 register("dot_general", constrain=_dot)

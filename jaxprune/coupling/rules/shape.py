@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxprune.coupling.graph import Node
+from jaxprune.coupling.graph import Node, Value
 from jaxprune.coupling.registry import Small, register
 from jaxprune.coupling.relation import Relation
 
@@ -47,10 +47,8 @@ def _broadcast_small(node: Node, small: Small, x: jax.Array, *rest: jax.Array):
 def _reshape(node: Node, relation: Relation) -> None:
     """Axes that merge or split form grids; many to many goes by way of one axis."""
     x, (y,) = node.inputs[0], node.outputs
-    if node.params.get("dimensions") is not None:
-        relation.freeze_node(node, "reshaped in another order of axes")
-        return
-    for left, right in _blocks(x.slots, y.slots):
+    order = node.params.get("dimensions") or range(x.ndim)
+    for left, right in _blocks([x.slots[a] for a in order], y.slots):
         if len(right) == 1:
             relation.merge(left, right[0], node)
         elif len(left) == 1:
@@ -114,6 +112,25 @@ def _split(node: Node, relation: Relation) -> None:
 def _split_small(node: Node, small: Small, x: jax.Array):
     along = node.params["axis"]
     return node.bind(x, sizes=tuple(small.shape(y)[along] for y in node.outputs))
+
+
+def _stack(node: Node, relation: Relation) -> None:
+    _stacked(node, relation, node.outputs[0], node.inputs)
+
+
+def _unstack(node: Node, relation: Relation) -> None:
+    _stacked(node, relation, node.inputs[0], node.outputs)
+
+
+def _stacked(
+    node: Node, relation: Relation, whole: Value, parts: Sequence[Value]
+) -> None:
+    along = node.params["axis"]
+    relation.freeze(whole.slots[along], node, "stacked along")
+    slots = [s for axis, s in enumerate(whole.slots) if axis != along]
+    for part in parts:
+        for a, b in zip(slots, part.slots, strict=True):
+            relation.tie(a, b)
 
 
 def _slice(node: Node, relation: Relation) -> None:
@@ -188,6 +205,8 @@ register("broadcast_in_dim", constrain=_broadcast, rewrite=_broadcast_small)
 register("reshape", constrain=_reshape, rewrite=_reshape_small)
 register("tile", constrain=_tile, rewrite=_tile_small)
 register("concatenate", constrain=_concatenate)
+register("stack", constrain=_stack)
+register("unstack", constrain=_unstack)
 register("split", constrain=_split, rewrite=_split_small)
 register("slice", constrain=_slice, rewrite=_slice_small)
 register("pad", constrain=_pad, rewrite=_pad_small)
