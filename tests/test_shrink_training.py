@@ -176,21 +176,36 @@ def test_ten_steps_equal_those_of_the_masked_dense_network():
     close(evaluated, Net().apply(removed, IMAGES, train=False))
 
 
-def test_a_whole_training_step_shrinks():
-    """Differentiated inside the function: gradients return at their small shapes."""
+@pytest.mark.parametrize("grouped", ["within", "whole"])
+def test_differentiated_inside_the_function(grouped):
+    """Gradients return at their small shapes, and tie no more than the loss does."""
 
-    def gradients(params, x):
-        def objective(params):
-            layout = ("NHWC", "HWIO", "NHWC")
-            y = jax.lax.conv_general_dilated(
-                x, params["k"], (2, 2), "SAME", dimension_numbers=layout
-            )
-            y = nn.max_pool(jax.nn.relu(y), (2, 2), (2, 2), "SAME")
-            return (y.reshape(len(x), -1) @ params["v"]).sum()
+    def convolve(x, kernel, groups=1):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (1, 1),
+            "SAME",
+            dimension_numbers=layout,
+            feature_group_count=groups,
+        )
 
-        return jax.grad(objective)(params)
+    def objective(params, x):
+        x = jax.nn.relu(convolve(x, params["k"]))
+        x = nn.max_pool(convolve(x, params["depthwise"], 6), (2, 2), (2, 2))
+        x = jnp.tanh(convolve(x, params["grouped"], 2))
+        return ((x.reshape(len(x), -1) @ params["v"]) ** 2).sum()
 
-    params = {"k": images(3, 3, 2, 5), "v": images(2 * 2 * 5, 3)}
-    result = case(gradients, params, IMAGES)
+    params = {
+        "k": images(3, 3, 2, 6),
+        "depthwise": images(3, 3, 1, 6, seed=2),
+        "grouped": images(3, 3, 3, 8, seed=3),
+        "v": images(72, 3, seed=4) / 100,
+    }
+    gradients = jax.grad(objective)
+    result = case(gradients, params, IMAGES, grouped=grouped)
     want = jax.jit(gradients)(result.dense, IMAGES)
     close(jax.jit(result.fn)(result.small, IMAGES), result.plan.apply(want))
+    alone = jp.trace_coupling(objective, params, IMAGES, grouped=grouped)
+    assert result.coupling.size == alone.size
