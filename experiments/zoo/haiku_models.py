@@ -58,7 +58,6 @@ ENTRIES = (
         channels=(16, 24, 24),
         num_classes=10,
     ),
-    _entry("haiku-resnet", hk.nets.ResNet, (4, 32, 32, 3), floor=0.83, **_SMALL),
     _entry(
         "haiku-resnet-v2",
         hk.nets.ResNet,

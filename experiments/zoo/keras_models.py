@@ -21,7 +21,9 @@ def _entry(
     **fields,
 ) -> Entry:
     def build() -> Model:
-        model = network(weights=None, input_shape=(size, size, 3), **fields)
+        shape = (size, size, 3)
+        fields.update(weights=None, classifier_activation=None)  # logits
+        model = network(input_shape=shape, **fields)
 
         def fn(variables, x):
             return model.stateless_call(*variables, x, training=False)[0]
