@@ -55,8 +55,13 @@ def train_dense(session: Session) -> Variables:
     if config.start == "scratch":
         return session.initial()
     method = methods.plain(config, config.learning_rate, session.steps(config.epochs))
-    recipe = session.recipe(config.epochs, small_epochs=config.small_epochs)
-    fitted = session.fit("dense", session.network, session.initial(), method, recipe)
+    fitted = session.fit(
+        "dense",
+        session.network,
+        session.initial(),
+        method,
+        session.recipe(config.epochs),
+    )
     return fitted.variables
 
 
@@ -155,16 +160,8 @@ def remove(session: Session, variables: Variables) -> Removal:
     """
     config, network = session.config, session.headless
     coupling = jp.trace_coupling(network.predict, variables, session.example)
-    everything = np.ones(coupling.size + 1, bool)
     dead = jp.dead_channels(coupling, variables)
-    plan = jp.make_plan(
-        coupling,
-        variables,
-        dead=dead,
-        score=jp.importance.batch_norm_scale,
-        params=coupling.params(everything) / config.params_ratio,
-        macs=coupling.macs(everything) / config.macs_ratio,
-    )
+    plan = choose(coupling, variables, dead, config.params_ratio, config.macs_ratio)
     alive = jp.Plan.from_keep(coupling, plan.to_keep(coupling) | dead)
     forced = alive.mask(variables)
     fold = jp.fold_constants(coupling, forced, plan)
@@ -185,6 +182,45 @@ def remove(session: Session, variables: Variables) -> Removal:
         "certificate": certificate,
     }
     return Removal(plan, compact, small, details)
+
+
+def choose(
+    coupling: jp.Coupling,
+    variables: Variables,
+    dead: np.ndarray,
+    params_ratio: float,
+    macs_ratio: float,
+) -> jp.Plan:
+    """The plan within both budgets that keeps most of Σ|γ|.
+
+    Channels go in the order of |γ| per cost. What a channel costs is so much in
+    parameters and so much in multiply-adds; the weighing at which both budgets are
+    used up is searched for.
+    """
+    counted = jp.paths.matching("^params/")
+    everything = np.ones(coupling.size + 1, bool)
+    scores = jp.importance.group_scores(
+        coupling, variables, jp.importance.batch_norm_scale, combine="sum"
+    )
+
+    def plan(params: float) -> jp.Plan:
+        order = jp.importance.per_cost(
+            coupling, scores, params=params, macs=1 - params, counted=counted
+        )
+        return jp.make_plan(
+            coupling,
+            variables,
+            dead=dead,
+            score=order,
+            params=coupling.params(everything, counted) / params_ratio,
+            counted=counted,
+            macs=coupling.macs(everything) / macs_ratio,
+        )
+
+    def kept(plan: jp.Plan) -> float:
+        return scores[1:][plan.to_keep(coupling)[1:]].sum()
+
+    return max(map(plan, np.linspace(0, 1, 11)), key=kept)
 
 
 def describe(removal: Removal) -> str:

@@ -31,7 +31,7 @@ QUICK = dataclasses.replace(
     epochs=8,
     prune_epochs=4,
     sparsify_epochs=2,
-    small_epochs=5,
+    small_share=0.6,
     l1_scale=1e-3,
     l1_shift=1e-3,
 )
@@ -40,6 +40,7 @@ SMOKE = dataclasses.replace(
     workdir=Path("runs/smoke"),
     data="digits",
     width=0.25,
+    small_share=0.0,
     epochs=6,
     prune_epochs=6,
     sparsify_epochs=3,

@@ -43,8 +43,8 @@ class Config:
     """L2 decay of kernels; batch norm and biases have none."""
     label_smoothing: float = 0.1
     """Share of the target spread over all classes, in [0, 1)."""
-    small_epochs: int = 0
-    """First passes of the dense network that use images of 24 × 24 pixels."""
+    small_share: float = 0.0
+    """Share of the passes of each training, at its start, on 24 × 24 pixels."""
     average_last: float = 0.2
     """Share of each training, at its end, over which weights are averaged."""
 

@@ -77,6 +77,7 @@ def channels(config: Config, peak: float, steps: int, *, sparsify: bool) -> Meth
         rate,
         l1=lambda path, leaf: penalty[path.rsplit("/", 1)[-1]] if sparsify else 0.0,
         max_momentum=0.9,
+        restart=False,
         min_learning_rate=_MIN_FACTOR_RATE if sparsify else 0.0,
     )
     tx = optax.partition(

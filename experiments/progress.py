@@ -120,7 +120,7 @@ def clock(seconds: float) -> str:
 
 def _values(record: Record) -> list[str]:
     own = [
-        f"{name.replace('_', ' ')} {value:.4g}"
+        f"{name.replace('_', ' ')} {value:{',' if isinstance(value, int) else '.4g'}}"
         for name, value in record.items()
         if name not in _KNOWN and isinstance(value, int | float)
     ]

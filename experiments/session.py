@@ -91,10 +91,13 @@ class Session:
 
     def recipe(self, epochs: int, **fields: Any) -> Recipe:
         config = self.config
-        given = {"average_last": config.average_last, **fields}
-        return Recipe(
-            epochs=epochs, batch_size=config.batch_size, seed=config.seed, **given
-        )
+        given = {
+            "batch_size": config.batch_size,
+            "small_epochs": int(config.small_share * epochs),
+            "average_last": config.average_last,
+            "seed": config.seed,
+        }
+        return Recipe(epochs=epochs, **{**given, **fields})
 
     @property
     def branch_epochs(self) -> int:

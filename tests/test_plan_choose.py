@@ -29,9 +29,13 @@ class Coupling:
         }.items()
     }
 
-    def params(self, keep):
+    def params(self, keep, counted=None):
         widths = jp.Plan.from_keep(self, keep).widths
-        return sum(int(np.prod(shape)) for shape in widths.values())
+        return sum(
+            int(np.prod(shape))
+            for path, shape in widths.items()
+            if counted is None or counted(path, None)
+        )
 
     def macs(self, keep):
         return 10 * self.params(keep)
@@ -196,3 +200,22 @@ def test_protected_leaves_keep_all_their_channels():
 def test_what_was_not_asked_well(options, message):
     with pytest.raises(ValueError, match=message):
         plan(**options)
+
+
+def test_only_what_is_counted_makes_up_the_parameters():
+    scores = np.arange(13.0)
+    of_w = plan(score=scores, params=8, counted=jp.paths.matching("^w$")).widths
+    assert of_w["w"] == (2, 4)
+    assert sum(map(np.prod, plan(score=scores, params=60).widths.values())) <= 60
+
+
+def test_scores_per_cost_are_divided_by_what_the_group_saves():
+    scores = np.ones(13)
+    divided = importance.per_cost(COUPLING, scores, params=1.0)
+    saved = np.array([6, 11]) / 60  # a column of w and a row of v; of v and of u
+    np.testing.assert_allclose(divided[[1, 8]], 1 / saved[0])
+    np.testing.assert_allclose(divided[[9, 12]], 1 / saved[1])
+    both = importance.per_cost(COUPLING, scores, params=1.0, macs=1.0)
+    np.testing.assert_allclose(both[1:], divided[1:] / 2)
+    with pytest.raises(ValueError, match="not both 0"):
+        importance.per_cost(COUPLING, scores)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxprune.coupling.causes import Frozen
 from jaxprune.coupling.graph import Graph, Value
 from jaxprune.coupling.macs import Cost
+from jaxprune.types import Predicate
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +56,13 @@ class Coupling:
         """For each axis of an array in `graphs` the group of each index."""
         return tuple(self._group[slots] for slots in value.slots)
 
-    def params(self, keep: np.ndarray) -> int:
-        """Number of entries left in all leaves."""
+    def params(self, keep: np.ndarray, counted: Predicate | None = None) -> int:
+        """Number of entries left in all leaves, or in those that `counted` chooses."""
         self._check(keep)
         return sum(
             prod(int(np.count_nonzero(keep[axis])) for axis in leaf.labels)
-            for leaf in self.leaves.values()
+            for path, leaf in self.leaves.items()
+            if counted is None or counted(path, leaf)
         )
 
     def macs(self, keep: np.ndarray) -> int:

@@ -34,6 +34,7 @@ def make_plan(
     combine: Combine = "norm",
     normalize: Normalize = None,
     params: float | None = None,
+    counted: Predicate | None = None,
     macs: float | None = None,
     latency: float | None = None,
     measure: Callable[[Plan], float] | None = None,
@@ -57,6 +58,8 @@ def make_plan(
       normalize: see `jaxprune.importance.group_scores`; "rank" for uniform layers.
       params: at most so many parameters are left (`coupling.params`); a number, not a
         ratio: `coupling.params(everything) / 26.9`.
+      counted: which leaves `params` counts, such as those of `params/…` without the
+        statistics; all by default.
       macs: at most so many multiply-adds (`coupling.macs`).
       latency: at most so many milliseconds by `measure`, which is called for about
         log₂(groups) candidates.
@@ -111,7 +114,7 @@ def make_plan(
 
     count = int(np.sum(dead[order]))
     if budgets:
-        limits = _limits(coupling, budgets, measure)
+        limits = _limits(coupling, budgets, counted, measure)
         count = _least(count, len(order), keep, limits)
     return Plan.from_keep(coupling, keep(count))
 
@@ -213,13 +216,13 @@ def _rounding(
 
 
 def _limits(
-    coupling: Any, budgets: dict[str, float], measure: Any
+    coupling: Any, budgets: dict[str, float], counted: Predicate | None, measure: Any
 ) -> list[tuple[str, float, Cost]]:
     """(kind, most it may cost, cost of a keep mask), the cheap ones first."""
 
     costs: dict[str, Cost] = {
         "ratio": lambda keep: float(np.mean(keep[1:])),
-        "params": coupling.params,
+        "params": lambda keep: coupling.params(keep, counted),
         "macs": coupling.macs,
         "latency": lambda keep: measure(Plan.from_keep(coupling, keep)),
     }

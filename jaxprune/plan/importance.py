@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprune.paths import batch_norm_factors, name
-from jaxprune.types import Array, PyTree
+from jaxprune.types import Array, Predicate, PyTree
 
 LeafScore = Callable[[str, Array], Any]
 """`score(path, leaf)`: non-negative, shaped like the leaf; None to leave it out."""
@@ -112,6 +112,49 @@ def group_scores(
             values[members] = _normalized(values[members], normalize)
     values[0] = np.inf
     return values
+
+
+def per_cost(
+    coupling: Any,
+    scores: np.ndarray,
+    *,
+    params: float = 0.0,
+    macs: float = 0.0,
+    counted: Predicate | None = None,
+) -> np.ndarray:
+    """Scores divided by what the group costs: the greedy order of a knapsack.
+
+        s_g / (params · Δparams_g / params_all + macs · ΔMACs_g / MACs_all)
+
+    Δ is what the network saves without the group, all others kept.
+
+    Args:
+      coupling: what `jaxprune.trace_coupling` found.
+      scores: of each group, shape (coupling.size + 1,), from `group_scores`.
+      params: how much parameters weigh, ≥ 0.
+      macs: how much multiply-adds weigh, ≥ 0; not both 0.
+      counted: which leaves count as parameters, see `make_plan`.
+
+    Returns:
+      Floats of shape (coupling.size + 1,).
+    """
+    if not (params >= 0 and macs >= 0 and params + macs > 0):
+        raise ValueError(
+            f"weights must be ≥ 0 and not both 0, got params={params}, macs={macs}"
+        )
+
+    def cost(keep: np.ndarray) -> np.ndarray:
+        return np.array([coupling.params(keep, counted), coupling.macs(keep)], float)
+
+    everything = np.ones(coupling.size + 1, bool)
+    full = cost(everything)
+    divided = np.array(scores, float)
+    for members in layers(coupling):
+        without = everything.copy()
+        without[members[0]] = False
+        saved = (full - cost(without)) / np.maximum(full, 1)
+        divided[members] /= max(params * saved[0] + macs * saved[1], 1e-12)
+    return divided
 
 
 def layers(coupling: Any) -> list[np.ndarray]:
