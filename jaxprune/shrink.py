@@ -108,6 +108,8 @@ class _Program:
     def run(self, graph: Graph, *arrays: Any) -> list[Any]:
         """Interprets `graph`, forgetting each array after its last use."""
         values = dict(zip(graph.inputs, arrays, strict=True))
+        last = {value: node for node in graph.nodes for value in node.inputs}
+        last.update(dict.fromkeys(graph.outputs))
 
         def read(value: Value) -> Any:
             if value in values:
@@ -121,6 +123,9 @@ class _Program:
             for value, array in zip(node.outputs, outputs, strict=True):
                 self._check(node, value, array)
                 values[value] = array
+            for value in set(node.inputs):
+                if last[value] is node:
+                    values.pop(value, None)
         return list(map(read, graph.outputs))
 
     def derivative(self, node: Node) -> tuple[tuple[Graph, ...], "_Program"]:
