@@ -116,31 +116,11 @@ def sparsity_for(ratio: float, params: Any, prunable: Predicate) -> float:
 
 def channels(session: Session, start: Variables) -> Delivered:
     """End-to-end channel pruning: sparsify, remove, fine-tune."""
-    config, finetune_epochs = session.config, session.finetune_epochs
-    sparsify_epochs = session.branch_epochs - finetune_epochs
-    peak = session.branch_peak
-    method = methods.channels(
-        config, peak, session.steps(sparsify_epochs), sparsify=True
-    )
-    sparse = session.fit(
-        "channels_sparsify",
-        session.network,
-        start,
-        method,
-        session.recipe(sparsify_epochs, average_last=0.0),
-    )
+    sparse = sparsify(session, start)
     removal = remove(session, drop_heads(sparse.variables))
     session.progress.say(describe(removal))
-    method = methods.channels(
-        config, peak, session.steps(finetune_epochs), sparsify=False
-    )
-    fitted = session.fit(
-        "channels_finetune",
-        removal.network,
-        removal.variables,
-        method,
-        session.recipe(finetune_epochs),
-        opt_state=removal.plan.apply(drop_heads(sparse.opt_state)),
+    fitted = finetune(
+        session, removal, removal.plan.apply(drop_heads(sparse.opt_state))
     )
     return Delivered(
         removal.network.predict,
@@ -148,6 +128,39 @@ def channels(session: Session, start: Variables) -> Delivered:
         fitted.result["test_accuracy"],
         removal.plan,
         removal.details,
+    )
+
+
+def sparsify(session: Session, start: Variables) -> Fitted:
+    """FISTA on the batch-norm factors, auxiliary classifiers included."""
+    epochs = session.branch_epochs - session.finetune_epochs
+    method = methods.channels(
+        session.config, session.branch_peak, session.steps(epochs), sparsify=True
+    )
+    recipe = session.recipe(epochs, average_last=0.0)
+    return session.fit("channels_sparsify", session.network, start, method, recipe)
+
+
+def finetune(
+    session: Session,
+    removal: Removal,
+    opt_state: Any,
+    *,
+    name: str = "channels_finetune",
+    **recipe: Any,
+) -> Fitted:
+    """Trains the compact network; with `opt_state` None from a new one."""
+    epochs = session.finetune_epochs
+    method = methods.channels(
+        session.config, session.branch_peak, session.steps(epochs), sparsify=False
+    )
+    return session.fit(
+        name,
+        removal.network,
+        removal.variables,
+        method,
+        session.recipe(epochs, **recipe),
+        opt_state=opt_state,
     )
 
 
