@@ -14,6 +14,7 @@ from jax import lax
 from jaxprune.constants.facts import UNKNOWN, Fact, close, known
 from jaxprune.constants.rules import RULES
 from jaxprune.coupling.graph import Graph, Node, Value
+from jaxprune.coupling.rules.control import scan_counts
 from jaxprune.types import Array
 
 Visit = Callable[[Node, Sequence[Fact], "Place"], None]
@@ -128,8 +129,7 @@ def _scan(node: Node, given: Sequence[Fact], visit: Visit, place: Place) -> list
     The carry is known where a step gives back what it was given; the mask of unknown
     entries grows until it does not.
     """
-    (body,), consts = node.bodies, node.params["num_consts"]
-    carried = consts + node.params["num_carry"]
+    (body,), consts, carried = node.bodies, *scan_counts(node)
     steps = [_every_step(fact) for fact in given[carried:]]
     place = replace(place, repeated=True)
 

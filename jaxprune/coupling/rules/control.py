@@ -12,7 +12,7 @@ from jaxprune.coupling.relation import Relation
 
 
 def _scan(node: Node, relation: Relation) -> None:
-    (body,), consts, carry = node.bodies, *_scan_counts(node)
+    (body,), consts, carry = node.bodies, *scan_counts(node)
     relation.tie_all(node.inputs[:carry], body.inputs[:carry])
     relation.tie_all(body.inputs[consts:carry], body.outputs[: carry - consts])
     relation.tie_all(body.inputs[consts:carry], node.outputs[: carry - consts])
@@ -27,14 +27,17 @@ def _scan(node: Node, relation: Relation) -> None:
             relation.tie(a, b)
 
 
-def _scan_counts(node: Node) -> tuple[int, int]:
+def scan_counts(node: Node) -> tuple[int, int]:
     """How many inputs are constants, and how many are constants or carry."""
-    consts = node.params["num_consts"]
-    return consts, consts + node.params["num_carry"]
+    if "ft_in" in node.params:  # jax 0.12 and later: (constants, carry, stacked)
+        consts, carry, _ = map(len, node.params["ft_in"].unpack())
+    else:
+        consts, carry = node.params["num_consts"], node.params["num_carry"]
+    return consts, consts + carry
 
 
 def _scan_small(node: Node, small: Small, *arrays: jax.Array):
-    (body,), consts, carry = node.bodies, *_scan_counts(node)
+    (body,), consts, carry = node.bodies, *scan_counts(node)
 
     def step(state, x):
         outputs = small.run(body, *arrays[:consts], *state, *x)
