@@ -45,10 +45,11 @@ SMOKE = dataclasses.replace(
     sparsify_epochs=3,
     small_share=0.0,
     batch_size=32,
+    average_last=0.0,
     pruning_steps=10,
     ratio=4.0,
-    params_ratio=8.0,
-    macs_ratio=3.0,
+    params_ratio=5.0,
+    macs_ratio=2.5,
     l1_scale=2e-2,
     l1_shift=2e-2,
 )
