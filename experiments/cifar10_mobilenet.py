@@ -29,7 +29,7 @@ QUICK = dataclasses.replace(
     FULL,
     width=0.5,
     epochs=4,
-    prune_epochs=5,
+    prune_epochs=4,
     sparsify_epochs=2,
     small_share=0.6,
     l1_scale=4e-3,

@@ -36,7 +36,7 @@ def assert_same(a, b):
 @given(
     st.lists(st.booleans(), max_size=300) | st.integers(0, 3000).map(lambda n: [0] * n)
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_masks_come_back(bits):
     kept = np.array(bits, bool)
     code, low_bits = gaps.encode(kept)

@@ -1,7 +1,9 @@
 """MobileNetV1: the layouts it claims, auxiliary heads, rebuilding from widths."""
 
+import coupled
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxprune as jp
@@ -50,6 +52,21 @@ def test_rebuilt_from_shapes():
     )
     leaves = jax.tree.leaves_with_path(variables)
     assert widths_of({paths.name(p): x.shape for p, x in leaves}) == widths
+
+
+def test_a_plan_can_be_built_as_an_ordinary_module():
+    model, images = MobileNetV1(width=0.2), coupled.images(2, 8, 8, 3)
+    variables = coupled.init(model, images)
+    coupling = jp.trace_coupling(model.apply, variables, images)
+    plan = jp.Plan.from_keep(coupling, coupled.some(coupling))
+    small = plan.apply(variables)
+    rebuilt = MobileNetV1(widths=widths_of(plan.widths))
+    np.testing.assert_allclose(
+        jax.jit(rebuilt.apply)(small, images),
+        jax.jit(jp.shrink(model.apply, plan))(small, images),
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 def test_impossible_layouts_are_refused():

@@ -36,6 +36,8 @@ class Net(nn.Module):
         return (logits, tuple(aux)) if train and self.aux_at else logits
 
 
+pytestmark = pytest.mark.xdist_group("pipeline")  # one run for all tests
+
 NET = Architecture("Net", Net, depth=3, prunable=jp.paths.kernels)
 
 
@@ -131,6 +133,19 @@ def test_a_finished_run_gives_the_same_again(report, config, dataset, monkeypatc
     for name, network in again["networks"].items():
         before = report["networks"][name]
         assert {**network, "latency_ms": 0} == {**before, "latency_ms": 0}
+
+
+def test_from_scratch_sees_as_many_images(config, dataset, monkeypatch):
+    monkeypatch.setattr("experiments.data.load", lambda name, data_dir: dataset)
+    workdir = config.workdir.parent / "scratch"
+    fields = {"start": "scratch", "methods": ("stepwise",), "workdir": workdir}
+    report = pipeline.run(dataclasses.replace(config, **fields), NET)
+    stepwise = report["networks"]["stepwise"]
+    assert stepwise["nonzero"] == round(stepwise["params"] / 3.0)
+    assert report["certificate"] is None
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    epochs = {r["phase"]: r["epoch"] for r in map(json.loads, lines)}
+    assert epochs == {"dense_longer": 6, "stepwise": 6}
 
 
 def test_a_folder_of_another_config_is_refused(report, config, dataset, monkeypatch):

@@ -1,6 +1,9 @@
 """A plan is a value, and shrinks anything shaped like the variables."""
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -290,3 +293,29 @@ def test_sharded_arrays_stay_sharded_where_the_mesh_divides():
     abstract = jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding)
     plan = Plan({"w": (4,)}, {"w": {0: (0,)}})
     assert plan.apply({"w": abstract})["w"].sharding == sharding
+
+
+SHARDED = """
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+import jaxprune as jp
+
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+w = np.arange(16.0 * 24).reshape(16, 24)
+placed = jax.device_put(w, NamedSharding(mesh, P(None, "d")))
+plan = jp.Plan({"w": (16, 24)}, {"w": {0: (1, 5), 1: tuple(range(8))}})
+small = plan.apply({"w": placed})["w"]
+assert np.array_equal(small, np.delete(w, (1, 5), 0)[:, 8:])
+assert small.sharding.spec == P(None, "d") and len(small.addressable_shards) == 8
+odd = jp.Plan({"w": (16, 24)}, {"w": {1: (3,)}}).apply({"w": placed})["w"]
+assert np.array_equal(odd, np.delete(w, 3, 1))
+"""
+
+
+def test_arrays_on_several_devices_stay_there():
+    flags = "--xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -7,7 +7,7 @@ from jaxprune import prox
 numbers = st.floats(-10, 10, width=32)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(u=numbers, t=st.floats(0, 5, width=32), other=numbers)
 def test_soft_threshold_minimises(u, t, other):
     def objective(x):

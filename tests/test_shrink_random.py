@@ -106,7 +106,7 @@ def programs(kinds):
     return st.lists(step, min_size=2, max_size=6).map(Program)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(programs(POLYMORPHIC + FIXED), st.integers(0, 99), st.booleans())
 def test_shapes_hold_and_values_are_those_of_the_dense_with_zeros(fn, seed, inner):
     split = "inner" if inner else "outer"
@@ -118,7 +118,7 @@ def test_shapes_hold_and_values_are_those_of_the_dense_with_zeros(fn, seed, inne
     close(result.fn(result.small, BATCH), fn(result.dense, BATCH))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(programs(POLYMORPHIC), st.integers(0, 999))
 def test_a_group_goes_whole_and_no_part_of_it_alone(fn, pick):
     """The program itself judges: it runs on smaller leaves as it is, or cannot."""

@@ -38,7 +38,7 @@ def check(leaves, ranks):
         np.testing.assert_array_equal(got, expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     distinct=st.integers(1, 60),
