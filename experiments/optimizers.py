@@ -44,7 +44,8 @@ def sgd(
 ) -> optax.GradientTransformationExtraArgs:
     """SGD with Nesterov momentum and L2 decay of the kernels.
 
-    For pruning, `weight_decay=0` here, or a mask, keeps decay off dormant weights.
+    Decay is taken from the params, where pruned weights are 0, so it does not reach
+    dormant values.
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay, decayed),

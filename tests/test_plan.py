@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +70,7 @@ def fake_coupling():
 
 def assert_small(tree, dense):
     assert jax.tree.structure(tree) == jax.tree.structure(dense)
-    jax.tree.map(np.testing.assert_array_equal, tree, PLAN.apply(dense))
+    chex.assert_trees_all_equal(tree, PLAN.apply(dense))
 
 
 def test_apply_slices_every_leaf_and_keeps_the_rest():
@@ -85,7 +86,7 @@ def test_apply_slices_every_leaf_and_keeps_the_rest():
 def test_mask_zeroes_what_apply_removes():
     masked = PLAN.mask(DENSE)
     assert shapes_of(masked) == PLAN.shapes
-    jax.tree.map(np.testing.assert_array_equal, PLAN.apply(masked), SMALL)
+    chex.assert_trees_all_equal(PLAN.apply(masked), SMALL)
     np.testing.assert_array_equal(masked["params"]["Dense_0"]["kernel"][1], np.zeros(5))
     total = sum(map(np.sum, jax.tree.leaves(masked)))
     assert total == sum(map(np.sum, jax.tree.leaves(SMALL)))
@@ -137,7 +138,7 @@ def test_then_is_one_after_the_other():
     )
     both = PLAN.then(second)
     assert both.removed["params/Conv_0/bias"] == {0: (0, 1, 3)}
-    jax.tree.map(np.testing.assert_array_equal, both.apply(DENSE), second.apply(SMALL))
+    chex.assert_trees_all_equal(both.apply(DENSE), second.apply(SMALL))
     with pytest.raises(ValueError, match=r"is \(2,\) after the first plan"):
         PLAN.then(PLAN)
 
@@ -228,8 +229,8 @@ def test_a_train_state_around_all_of_it():
     assert small["key"].shape == (2,)
     assert small["history"].shape == (7, 4)
     for tree in (small["params"], small["ema"]["shadow"]):
-        jax.tree.map(np.testing.assert_array_equal, tree, SMALL["params"])
-    jax.tree.map(np.testing.assert_array_equal, small["extra"], SMALL["batch_stats"])
+        chex.assert_trees_all_equal(tree, SMALL["params"])
+    chex.assert_trees_all_equal(small["extra"], SMALL["batch_stats"])
     kernel = small["replicas"]["params"]["Conv_0"]["kernel"]
     assert kernel.shape == (2, 2, 3, 2)
 
@@ -281,7 +282,7 @@ def test_abstract_and_traced_arrays():
     small = PLAN.apply(abstract)
     assert jax.tree.map(jnp.shape, small) == jax.tree.map(jnp.shape, SMALL)
     jitted = jax.jit(PLAN.apply)(DENSE)
-    jax.tree.map(np.testing.assert_array_equal, jitted, SMALL)
+    chex.assert_trees_all_equal(jitted, SMALL)
 
 
 def test_sharded_arrays_stay_sharded_where_the_mesh_divides():

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,7 +75,7 @@ def train(tx, updates=UPDATES, transform=jax.jit):
 
 
 def assert_same(one, other):
-    jax.tree.map(np.testing.assert_array_equal, state_of(one).masks, other.masks)
+    chex.assert_trees_all_equal(state_of(one).masks, other.masks)
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +153,10 @@ def test_same_masks_eager(reference):
 
 def test_same_masks_in_a_scan_with_donation_and_one_trace(reference):
     tx = sgd_then(stepwise())
-    traces = []
+    step = chex.assert_max_traces(make_step(tx), n=1)
 
     def body(carry, _):
-        traces.append(1)
-        return make_step(tx)(*carry), None
+        return step(*carry), None
 
     def run(params, opt_state):
         return jax.lax.scan(body, (params, opt_state), length=UPDATES)[0]
@@ -164,22 +164,14 @@ def test_same_masks_in_a_scan_with_donation_and_one_trace(reference):
     params = new_params()
     _, opt_state = jax.jit(run, donate_argnums=(0, 1))(params, tx.init(params))
     assert_same(opt_state, state_of(reference[1]))
-    assert len(traces) == 1
 
 
 def test_one_trace_with_donation(reference):
-    traces = []
-
     def transform(step):
-        def counted(*args):
-            traces.append(1)
-            return step(*args)
-
-        return jax.jit(counted, donate_argnums=(0, 1))
+        return jax.jit(chex.assert_max_traces(step, n=1), donate_argnums=(0, 1))
 
     _, opt_state = train(sgd_then(stepwise()), transform=transform)
     assert_same(opt_state, state_of(reference[1]))
-    assert len(traces) == 1
 
 
 def only_kernels(params):
@@ -230,7 +222,7 @@ def test_goes_on_from_a_copy_on_disk(reference, tmp_path):
                 leaves = [jnp.asarray(file[name]) for name in file]
             params, opt_state = jax.tree.unflatten(structure, leaves)
     assert_same(opt_state, state_of(reference[1]))
-    jax.tree.map(np.testing.assert_array_equal, params, reference[0])
+    chex.assert_trees_all_equal(params, reference[0])
 
 
 def test_optax_can_map_over_the_state(reference):
