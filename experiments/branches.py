@@ -8,9 +8,9 @@ import numpy as np
 
 import jaxprune as jp
 from experiments import methods
+from experiments.experiment import Experiment
 from experiments.models.heads import drop_heads, outside_heads
 from experiments.networks import Network, Variables
-from experiments.session import Session
 from experiments.train import Fitted
 from jaxprune.types import Predicate
 
@@ -49,45 +49,49 @@ class Removal(NamedTuple):
     details: dict[str, Any]
 
 
-def train_dense(session: Session) -> Variables:
+def train_dense(experiment: Experiment) -> Variables:
     """Where all branches start: the dense network, or, from scratch, new weights."""
-    config = session.config
+    config = experiment.config
     if config.start == "scratch":
-        return session.initial()
-    method = methods.plain(config, config.learning_rate, session.steps(config.epochs))
-    fitted = session.fit(
+        return experiment.initial()
+    method = methods.plain(
+        config, config.learning_rate, experiment.steps(config.epochs)
+    )
+    fitted = experiment.fit(
         "dense",
-        session.network,
-        session.initial(),
+        experiment.network,
+        experiment.initial(),
         method,
-        session.recipe(config.epochs),
+        experiment.recipe(config.epochs),
     )
     return fitted.variables
 
 
-def train_longer(session: Session, start: Variables) -> Delivered:
+def train_longer(experiment: Experiment, start: Variables) -> Delivered:
     """The baseline: the dense network trains on while the others are pruned."""
-    epochs = session.branch_epochs
-    method = methods.plain(session.config, session.branch_peak, session.steps(epochs))
-    fitted = session.fit(
-        "dense_longer", session.network, start, method, session.recipe(epochs)
+    epochs = experiment.branch_epochs
+    method = methods.plain(
+        experiment.config, experiment.branch_peak, experiment.steps(epochs)
     )
-    return _delivered(session, fitted)
+    fitted = experiment.fit(
+        "dense_longer", experiment.network, start, method, experiment.recipe(epochs)
+    )
+    return _delivered(experiment, fitted)
 
 
-def stepwise(session: Session, start: Variables) -> Delivered:
+def stepwise(experiment: Experiment, start: Variables) -> Delivered:
     """Active stepwise pruning to exactly 1/`ratio` of the parameters."""
-    config, epochs = session.config, session.branch_epochs
-    prunable = outside_heads(session.architecture.prunable)
+    config, epochs = experiment.config, experiment.branch_epochs
+    prunable = outside_heads(experiment.architecture.prunable)
     sparsity = sparsity_for(config.ratio, drop_heads(start)["params"], prunable)
     method = methods.stepwise(
-        config, session.branch_peak, session.steps(epochs), sparsity, prunable
+        config, experiment.branch_peak, experiment.steps(epochs), sparsity, prunable
     )
-    fitted = session.fit(
-        "stepwise", session.network, start, method, session.recipe(epochs)
+    fitted = experiment.fit(
+        "stepwise", experiment.network, start, method, experiment.recipe(epochs)
     )
     log = jp.pruning_log(fitted.opt_state)._asdict()
-    return _delivered(session, fitted, pruning=jax.tree.map(np.ndarray.tolist, log))
+    return _delivered(experiment, fitted, pruning=jax.tree.map(np.ndarray.tolist, log))
 
 
 def sparsity_for(ratio: float, params: Any, prunable: Predicate) -> float:
@@ -114,13 +118,13 @@ def sparsity_for(ratio: float, params: Any, prunable: Predicate) -> float:
     return (size - kept) / size
 
 
-def channels(session: Session, start: Variables) -> Delivered:
+def channels(experiment: Experiment, start: Variables) -> Delivered:
     """End-to-end channel pruning: sparsify, remove, fine-tune."""
-    sparse = sparsify(session, start)
-    removal = remove(session, drop_heads(sparse.variables))
-    session.progress.say(describe(removal))
+    sparse = sparsify(experiment, start)
+    removal = remove(experiment, drop_heads(sparse.variables))
+    experiment.progress.say(describe(removal))
     fitted = finetune(
-        session, removal, removal.plan.apply(drop_heads(sparse.opt_state))
+        experiment, removal, removal.plan.apply(drop_heads(sparse.opt_state))
     )
     return Delivered(
         removal.network.predict,
@@ -131,18 +135,23 @@ def channels(session: Session, start: Variables) -> Delivered:
     )
 
 
-def sparsify(session: Session, start: Variables) -> Fitted:
+def sparsify(experiment: Experiment, start: Variables) -> Fitted:
     """FISTA on the batch-norm factors, auxiliary classifiers included."""
-    epochs = session.branch_epochs - session.finetune_epochs
+    epochs = experiment.branch_epochs - experiment.finetune_epochs
     method = methods.channels(
-        session.config, session.branch_peak, session.steps(epochs), sparsify=True
+        experiment.config,
+        experiment.branch_peak,
+        experiment.steps(epochs),
+        sparsify=True,
     )
-    recipe = session.recipe(epochs, average_last=0.0)
-    return session.fit("channels_sparsify", session.network, start, method, recipe)
+    recipe = experiment.recipe(epochs, average_last=0.0)
+    return experiment.fit(
+        "channels_sparsify", experiment.network, start, method, recipe
+    )
 
 
 def finetune(
-    session: Session,
+    experiment: Experiment,
     removal: Removal,
     opt_state: Any,
     *,
@@ -150,29 +159,32 @@ def finetune(
     **recipe: Any,
 ) -> Fitted:
     """Trains the compact network; with `opt_state` None from a new one."""
-    epochs = session.finetune_epochs
+    epochs = experiment.finetune_epochs
     method = methods.channels(
-        session.config, session.branch_peak, session.steps(epochs), sparsify=False
+        experiment.config,
+        experiment.branch_peak,
+        experiment.steps(epochs),
+        sparsify=False,
     )
-    return session.fit(
+    return experiment.fit(
         name,
         removal.network,
         removal.variables,
         method,
-        session.recipe(epochs, **recipe),
+        experiment.recipe(epochs, **recipe),
         opt_state=opt_state,
     )
 
 
-def remove(session: Session, variables: Variables) -> Removal:
+def remove(experiment: Experiment, variables: Variables) -> Removal:
     """Takes out the dead channels, and the weakest others until both budgets are met.
 
     Dead ones go as they are, constants folded into biases. The factors of the others
     are forced to zero, which changes the network: the accuracy before and after is
     reported. That the compact network equals the forced one is certified.
     """
-    config, network = session.config, session.headless
-    coupling = jp.trace_coupling(network.predict, variables, session.example)
+    config, network = experiment.config, experiment.headless
+    coupling = jp.trace_coupling(network.predict, variables, experiment.example)
     dead = jp.dead_channels(coupling, variables)
     plan = choose(coupling, variables, dead, config.params_ratio, config.macs_ratio)
     alive = jp.Plan.from_keep(coupling, plan.to_keep(coupling) | dead)
@@ -183,15 +195,15 @@ def remove(session: Session, variables: Variables) -> Removal:
         jp.shrink(network.train, plan), jp.shrink(network.predict, plan, fold=fold)
     )
     certificate = jp.certify(
-        network.predict, forced, compact.predict, small, session.test_batches
+        network.predict, forced, compact.predict, small, experiment.test_batches
     )
     certificate.raise_if_different()
     details = {
         "groups": coupling.size,
         "dead": int(dead[1:].sum()),
         "removed": int((~plan.to_keep(coupling)).sum()),
-        "accuracy_before": session.accuracy(network, variables),
-        "accuracy_forced": session.accuracy(compact, small),
+        "accuracy_before": experiment.accuracy(network, variables),
+        "accuracy_forced": experiment.accuracy(compact, small),
         "certificate": certificate,
     }
     return Removal(plan, compact, small, details)
@@ -246,9 +258,9 @@ def describe(removal: Removal) -> str:
     )
 
 
-def _delivered(session: Session, fitted: Fitted, **details: Any) -> Delivered:
+def _delivered(experiment: Experiment, fitted: Fitted, **details: Any) -> Delivered:
     return Delivered(
-        session.headless.predict,
+        experiment.headless.predict,
         drop_heads(fitted.variables),
         fitted.result["test_accuracy"],
         None,

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from experiments import branches, cifar10_mobilenet, cli, config, data, runtime
+from experiments.experiment import Experiment
 from experiments.models.heads import drop_heads
 from experiments.progress import Progress
 from experiments.runs import open_run, write_text
-from experiments.session import Session
 
 _POINT_EVERY = 2
 """Updates from one point of the curves to the next."""
@@ -45,15 +45,15 @@ def run(config: Config) -> dict[str, Any]:
         open_run(config.workdir, config, free=("workdir", "data_dir")) as folder,
         Progress() as progress,
     ):
-        session = Session(
+        experiment = Experiment(
             config, cifar10_mobilenet.MOBILENET, dataset, folder, progress
         )
-        sparse = branches.sparsify(session, branches.train_dense(session))
-        removal = branches.remove(session, drop_heads(sparse.variables))
+        sparse = branches.sparsify(experiment, branches.train_dense(experiment))
+        removal = branches.remove(experiment, drop_heads(sparse.variables))
         progress.say(branches.describe(removal))
         shrunk = removal.plan.apply(drop_heads(sparse.opt_state))
         found = {
-            kind: _curves(session, removal, kind, state)
+            kind: _curves(experiment, removal, kind, state)
             for kind, state in {"carried": shrunk, "new": None}.items()
         }
         write_text(folder.folder / "curves.json", json.dumps(found, indent=2))
@@ -70,17 +70,22 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def _curves(
-    session: Session, removal: branches.Removal, kind: str, state: Any
+    experiment: Experiment, removal: branches.Removal, kind: str, state: Any
 ) -> dict[str, Any]:
     fitted, losses = [], []
-    for order in range(session.config.orders):
+    for order in range(experiment.config.orders):
         name = f"{kind}_{order}"
         fitted.append(
             branches.finetune(
-                session, removal, state, name=name, seed=order, log_every=_POINT_EVERY
+                experiment,
+                removal,
+                state,
+                name=name,
+                seed=order,
+                log_every=_POINT_EVERY,
             )
         )
-        lines = (session.run.folder / "metrics.jsonl").read_text().splitlines()
+        lines = (experiment.run.folder / "metrics.jsonl").read_text().splitlines()
         records = [r for r in map(json.loads, lines) if r["phase"] == name]
         losses.append([r["loss"] for r in records])
     return {

@@ -13,8 +13,8 @@ from typing import Any
 
 from experiments import cli, pipeline, runtime
 from experiments.config import Config
+from experiments.experiment import Architecture
 from experiments.models.mobilenet import MobileNetV1
-from experiments.session import Architecture
 from jaxprune import paths
 
 MOBILENET = Architecture(

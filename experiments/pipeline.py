@@ -11,9 +11,9 @@ from typing import Any
 
 from experiments import branches, data, results
 from experiments.config import Config
+from experiments.experiment import Architecture, Experiment
 from experiments.progress import Progress
 from experiments.runs import open_run
-from experiments.session import Architecture, Session
 
 _BRANCHES = {
     "dense": branches.train_longer,
@@ -41,26 +41,27 @@ def run(config: Config, architecture: Architecture) -> dict[str, Any]:
         open_run(config.workdir, config, free=("workdir", "data_dir")) as folder,
         Progress() as progress,
     ):
-        session = Session(config, architecture, dataset, folder, progress)
-        progress.steps = _planned(session)
-        start = branches.train_dense(session)
+        experiment = Experiment(config, architecture, dataset, folder, progress)
+        progress.steps = _planned(experiment)
+        start = branches.train_dense(experiment)
         delivered = {
-            name: branch(session, start)
+            name: branch(experiment, start)
             for name, branch in _BRANCHES.items()
             if name == "dense" or name in config.methods
         }
-        return results.write(session, delivered)
+        return results.write(experiment, delivered)
 
 
-def _planned(session: Session) -> dict[str, int]:
+def _planned(experiment: Experiment) -> dict[str, int]:
     """Updates of each phase to come, for the time left."""
-    config = session.config
-    fista = session.branch_epochs - session.finetune_epochs
+    config = experiment.config
+    fista = experiment.branch_epochs - experiment.finetune_epochs
     epochs = {
         "dense": config.epochs if config.start == "dense" else 0,
-        "dense_longer": session.branch_epochs,
-        "stepwise": session.branch_epochs * ("stepwise" in config.methods),
+        "dense_longer": experiment.branch_epochs,
+        "stepwise": experiment.branch_epochs * ("stepwise" in config.methods),
         "channels_sparsify": fista * ("channels" in config.methods),
-        "channels_finetune": session.finetune_epochs * ("channels" in config.methods),
+        "channels_finetune": experiment.finetune_epochs
+        * ("channels" in config.methods),
     }
-    return {name: session.steps(n) for name, n in epochs.items() if n}
+    return {name: experiment.steps(n) for name, n in epochs.items() if n}

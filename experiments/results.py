@@ -10,29 +10,29 @@ import numpy as np
 import jaxprune as jp
 from experiments import report
 from experiments.branches import Delivered
+from experiments.experiment import Experiment
 from experiments.runs import versions, write_text
-from experiments.session import Session
 
 _LATENCY_BATCHES = (1, 128)
 
 
-def write(session: Session, delivered: dict[str, Delivered]) -> dict[str, Any]:
+def write(experiment: Experiment, delivered: dict[str, Delivered]) -> dict[str, Any]:
     """Writes the networks, `report.json` and `report.html`; prints the table.
 
     Returns:
       What `report.json` holds.
     """
-    folder = session.run.folder
+    folder = experiment.run.folder
     networks = {
-        name: measure(session, name, network) for name, network in delivered.items()
+        name: measure(experiment, name, network) for name, network in delivered.items()
     }
     told = {name: network.details for name, network in delivered.items()}
     certificate = told.get("channels", {}).get("certificate")
     summary = {
-        "title": f"{session.architecture.name} on {session.dataset.name}",
+        "title": f"{experiment.architecture.name} on {experiment.dataset.name}",
         "networks": networks,
         "certificate": certificate and json.loads(certificate.to_json()),
-        "data": session.dataset.source,
+        "data": experiment.dataset.source,
         "versions": versions(),
         "device": jp.cost.device_name(),
         "pruning": told.get("stepwise", {}).get("pruning"),
@@ -41,18 +41,18 @@ def write(session: Session, delivered: dict[str, Delivered]) -> dict[str, Any]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     metrics = [json.loads(line) for line in lines]
     write_text(folder / "report.html", report.html(summary, metrics))
-    session.progress.say(report.table(summary))
-    session.progress.say(f"report: {folder / 'report.html'}")
+    experiment.progress.say(report.table(summary))
+    experiment.progress.say(f"report: {folder / 'report.html'}")
     return summary
 
 
-def measure(session: Session, name: str, network: Delivered) -> dict[str, Any]:
+def measure(experiment: Experiment, name: str, network: Delivered) -> dict[str, Any]:
     """Writes a network's artefact and measures what it costs.
 
     Raises:
       RuntimeError: what was written does not come back bit for bit.
     """
-    path = session.run.folder / "artifacts" / f"{name}.safetensors"
+    path = experiment.run.folder / "artifacts" / f"{name}.safetensors"
     path.parent.mkdir(exist_ok=True)
     variables = jax.tree.map(np.asarray, network.variables)
     size = jp.artifact.save(
@@ -60,23 +60,23 @@ def measure(session: Session, name: str, network: Delivered) -> dict[str, Any]:
         variables,
         plan=network.plan,
         metadata={
-            "architecture": session.architecture.name,
+            "architecture": experiment.architecture.name,
             "accuracy": network.accuracy,
-            "class_names": list(session.dataset.class_names),
-            "data": session.dataset.source,
-            "mean": session.dataset.mean.tolist(),
-            "std": session.dataset.std.tolist(),
+            "class_names": list(experiment.dataset.class_names),
+            "data": experiment.dataset.source,
+            "mean": experiment.dataset.mean.tolist(),
+            "std": experiment.dataset.std.tolist(),
         },
     )
     back = jp.artifact.load(path).variables
     if not jax.tree.all(jax.tree.map(np.array_equal, back, variables)):
         raise RuntimeError(f"{path} does not hold the network that was written to it")
-    shape = session.example.shape[1:]
+    shape = experiment.example.shape[1:]
     return {
         "accuracy": network.accuracy,
         "params": jp.parameters(variables["params"]),
         "nonzero": jp.nonzeros(variables["params"]),
-        "macs": jp.macs(network.predict, variables, session.example),
+        "macs": jp.macs(network.predict, variables, experiment.example),
         "bytes": size,
         "latency_ms": {
             str(n): jp.latency(

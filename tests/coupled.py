@@ -1,4 +1,4 @@
-"""Helpers: remove groups at random and compare with the dense network set to zero."""
+"""For tests: remove groups at random and compare with the dense network set to zero."""
 
 from typing import NamedTuple
 

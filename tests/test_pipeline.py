@@ -15,9 +15,9 @@ from experiments.branches import sparsity_for
 from experiments.config import Config
 from experiments.data import Dataset
 from experiments.errors import RunError
+from experiments.experiment import Architecture
 from experiments.models.heads import Head, drop_heads
 from experiments.models.layers import BatchNorm, Conv
-from experiments.session import Architecture
 
 
 class Net(nn.Module):

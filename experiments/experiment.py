@@ -40,7 +40,7 @@ class Architecture(NamedTuple):
 
 
 @dataclass
-class Session:
+class Experiment:
     """What the branches share: config, data, run folder, progress."""
 
     config: Config
