@@ -23,7 +23,8 @@ class Certificate:
 
     Attributes:
       max_abs_diff: max |Δ| over all results.
-      relative: that, divided by the largest |result| of the dense network.
+      relative: max |Δ| of a result, divided by the largest |entry| of the same dense
+        result; the worst result counts.
       argmax_agreement: share of examples (rows of the first result) for which both have
         their largest entry at the same place.
       examples: how many were compared.
@@ -107,7 +108,7 @@ def certify(
 examples
     """
     dense, compact = jax.jit(fn), jax.jit(small_fn)
-    difference = largest = 0.0
+    scale = None  # of each result: max |Δ|, largest |entry|
     examples = agreed = right_before = right_after = 0
     answers = iter(labels) if labels is not None else None
     for batch in batches:
@@ -116,9 +117,11 @@ examples
             before = _results(dense(variables, *inputs))
             after = _results(compact(small, *inputs))
         _check([x.shape for x in before], [x.shape for x in after])
-        for a, b in zip(before, after, strict=True):
-            difference = np.maximum(difference, np.abs(a - b).max(initial=0))
-            largest = np.maximum(largest, np.abs(a).max(initial=0))
+        found = [
+            (np.abs(a - b).max(initial=0), np.abs(a).max(initial=0))
+            for a, b in zip(before, after, strict=True)
+        ]
+        scale = np.array(found) if scale is None else np.maximum(scale, found)
         first, second = (np.argmax(_rows(x[0]), axis=-1) for x in (before, after))
         examples += len(first)
         agreed += np.sum(first == second)
@@ -128,10 +131,10 @@ examples
             right_after += np.sum(second == answer)
     if not examples:
         raise ValueError("certify needs at least one batch with at least one example")
-    relative = float(difference / largest) if largest else float(difference)
+    relative = float(np.max([d / s if s else d for d, s in scale]))
     same = relative <= EXACT_BELOW and reasoning is not Verdict.REFUSED
     return Certificate(
-        max_abs_diff=float(difference),
+        max_abs_diff=float(np.max(scale[:, 0])),
         relative=relative,
         argmax_agreement=float(agreed / examples),
         examples=examples,

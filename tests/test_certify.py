@@ -96,6 +96,17 @@ def test_several_inputs_and_results():
     assert certificate.examples == 20
 
 
+def test_each_result_is_judged_by_its_own_size():
+    def fn(w, x):
+        return x @ w, jnp.full(3, 1e6)
+
+    certificate = jp.certify(fn, W, fn, W[:, ::-1], [X])
+    assert certificate.verdict == "approximate"
+    np.testing.assert_allclose(
+        certificate.relative, certificate.max_abs_diff / np.abs(X @ W).max(), rtol=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     ("small_fn", "batches", "message"),
     [
