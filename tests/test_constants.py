@@ -288,6 +288,76 @@ def test_calls_are_seen_through(product):
     assert error(fn, variables, plan, example(1, 3), fold) < 1e-6
 
 
+def folded(fn):
+    """The fold of two constant channels of three, found to make up for them."""
+    variables = {"w": np.zeros((2, 3), np.float32), "v": example(3, 4)}
+    variables |= {"b": np.float32([0.5, 0.5, 1]), "c": example(4)}
+    variables["w"][:, 2] = 1
+    coupling = jp.trace_coupling(fn, variables, example(1, 2))
+    groups = [group_of(coupling, "b", 0, i) for i in range(2)]
+    plan, judged = without(coupling, *groups), jp.judge(coupling, variables)
+    fold = judged.fold(plan)
+    assert error(fn, variables, plan, example(1, 2), fold) < 1e-6
+    return fold
+
+
+def hidden(variables, x):
+    return jnp.exp(x @ variables["w"] + variables["b"])
+
+
+def test_a_conditional_in_a_conditional_folds_once():
+    def fn(variables, x):
+        def inner(h, w):
+            return jax.lax.cond(x[0, 0] > 0, jnp.matmul, jnp.matmul, h, w)
+
+        h = hidden(variables, x)
+        y = jax.lax.cond(x[0, 1] > 0, inner, inner, h, variables["v"])
+        return y + variables["c"]
+
+    assert folded(fn).maps
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_bias_that_leaves_a_branch_is_used_there(times):
+    def fn(variables, x):
+        first, *_ = jax.lax.cond(
+            x[0, 0] > 0,
+            lambda b: (b,) * times,
+            lambda b: (jnp.zeros_like(b),) * times,
+            variables["c"],
+        )
+        return hidden(variables, x) @ variables["v"] + variables["c"] + 10 * first
+
+    assert not folded(fn).leaves
+
+
+def test_a_sum_that_leaves_a_branch_twice_has_no_bias():
+    def fn(variables, x):
+        def twice(h, w):
+            return (h @ w,) * 2
+
+        h = hidden(variables, x)
+        z, y = jax.lax.cond(x[0, 0] > 0, twice, twice, h, variables["v"])
+        return (y + variables["c"]) * jnp.sin(z)
+
+    assert not folded(fn).leaves
+
+
+def test_custom_derivatives_take_no_maps():
+    """One number cannot make up for four, and a derivative's rule carries no map."""
+
+    def fn(variables, x):
+        hidden = jax.nn.relu(custom_dense(x, variables["w"]) + variables["b"])
+        return custom_dense(hidden, variables["v"]) + variables["c"]
+
+    variables = {"w": np.zeros((2, 3), np.float32), "b": np.ones(3, np.float32)}
+    variables |= {"v": example(3, 4), "c": np.ones(1, np.float32)}
+    coupling = jp.trace_coupling(fn, variables, example(1, 2))
+    plan = without(coupling, group_of(coupling, "b", 0, 0))
+    with pytest.raises(ValueError, match=r"no bias .* dot_general of v at .*own"):
+        jp.fold_constants(coupling, variables, plan)
+
+
 def recurrent(variables, x):
     def step(state, x):
         state = jnp.tanh(state @ variables["r"] + x @ variables["w"])

@@ -116,10 +116,14 @@ class Flow:
                 self.makers[value] = node
 
     def _results(self, branch: Graph, node: Node) -> Any:
-        """A branch's own results are the node's, which go on from there."""
+        """A branch's own results are the node's, and go on from there; others end."""
         for inner, outer in zip(branch.outputs, node.outputs, strict=True):
-            if inner in self.makers:
+            one = self._one(inner)
+            made_here = inner in self.makers and branch.outputs.count(inner) == 1
+            if made_here and not self.takers[one]:
                 yield inner, outer
+            else:
+                self.takers[one].append(None)
 
     def _one(self, value: Value) -> Value:
         while value in self._same:

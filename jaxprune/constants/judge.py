@@ -92,8 +92,8 @@ class Judgement:
         """What makes up for the constants that go with `plan`.
 
         Raises:
-          ValueError: a group goes that is not constant; names the operation that needs
-            it.
+          ValueError: a group goes that is not constant, or whose constants no bias can
+            take in a function with derivatives of its own; names the operation.
         """
         keep = plan.to_keep(self._coupling)
         alive = np.flatnonzero(~keep & (self.verdicts == Verdict.REFUSED))
@@ -113,6 +113,12 @@ class Judgement:
         for sites in self._together():
             some = [s for s in sites if constants.get(s.number, _NONE).any()]
             changes = self._changes(some, constants)
+            custom = [s for s in some if s.place.custom]
+            if changes is None and custom:
+                raise ValueError(
+                    f"no bias can take the constants of {custom[0]}, which has "
+                    "derivatives of its own; keep these channels"
+                )
             if changes is None:
                 maps |= {s.number: _compressed(constants[s.number]) for s in some}
             else:
@@ -226,7 +232,8 @@ def _site(
     place: Place,
     given: list[Entries],
 ) -> Site:
-    labels, bias = summed(coupling, node), flow.bias(node.outputs[0])
+    labels = summed(coupling, node)
+    bias = None if place.nested else flow.bias(node.outputs[0])
     found = np.broadcast_to(verdicts(node, given), labels.shape)
     if bias is None:
         found = np.where(found == Verdict.FOLDABLE, int(Verdict.MAP), found)

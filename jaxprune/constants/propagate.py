@@ -28,11 +28,13 @@ class Place:
       repeated: in the body of a loop.
       custom: in a function with derivatives of its own.
       branch: the outermost conditional it is in, and the number of the branch.
+      nested: in a conditional within that branch.
     """
 
     repeated: bool = False
     custom: bool = False
     branch: tuple[Node, int] | None = None
+    nested: bool = False
 
 
 def propagate(
@@ -103,7 +105,9 @@ def _cond(node: Node, given: Sequence[Fact], visit: Visit, place: Place) -> list
 
 
 def _in_branch(place: Place, node: Node, number: int) -> Place:
-    return place if place.branch else replace(place, branch=(node, number))
+    if place.branch:
+        return replace(place, nested=True)
+    return replace(place, branch=(node, number))
 
 
 def _join(facts: Sequence[Fact]) -> Fact:
