@@ -117,6 +117,20 @@ def test_results_that_renew_leaves_shrink_with_them():
         jp.trace_coupling(lambda p, x: train(p, x)[1]["stats"]["mean"], params, BATCH)
 
 
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_position_among_the_results_is_no_name(position):
+    def fn(params, x):
+        results = [jnp.tanh(x @ params[0]) @ params[1], x]
+        return results[position], results[1 - position]
+
+    params, x = [jnp.ones((8, 8)), jnp.ones((8, 8))], jnp.ones((8, 8))
+    coupling = jp.trace_coupling(fn, params, x)
+    assert coupling.size == 8
+    assert not coupling.leaves["1"].labels[1].any()
+    with pytest.raises(ValueError, match="an output of the function"):
+        jp.trace_coupling(lambda w, x: x @ w, params[0], x)
+
+
 def test_two_call_sites_of_one_cached_function_are_apart():
     layer = jax.jit(lambda w, x: jnp.tanh(x @ w))
 
