@@ -23,6 +23,7 @@ from jaxprune.coupling.relation import Policy, Relation
 from jaxprune.coupling.solve import solve
 from jaxprune.coupling.trace import Traced
 from jaxprune.plan import Fold, Plan
+from jaxprune.plan.fold import LINEAR
 from jaxprune.types import PyTree
 
 
@@ -194,11 +195,22 @@ def _program(
         if problem is None:
             tree = jax.tree.structure(results)
             (graph,), keep = traced.graphs, ~gone[classes.of]
-            nodes = enumerate(graph.walk()) if fold.maps else ()
-            maps = {node: fold.maps[i] for i, node in nodes if i in fold.maps}
-            return _Program(graph, keep, grouped, split, maps), tree
+            return _Program(graph, keep, grouped, split, _maps(graph, fold)), tree
         first = first or problem
     raise ValueError(first)
+
+
+def _maps(graph: Graph, fold: Fold) -> dict[Node, np.ndarray]:
+    """What to add to the results of operations."""
+    if not fold.maps:
+        return {}
+    nodes = [node for node in graph.walk() if node.name in LINEAR]
+    if max(fold.maps) >= len(nodes):
+        raise ValueError(
+            f"fold corrects the sum number {max(fold.maps)}, the function has "
+            f"{len(nodes)}: it was made for another function"
+        )
+    return {nodes[number]: array for number, array in fold.maps.items()}
 
 
 def _problem(traced, classes, gone, removed) -> str | None:

@@ -154,6 +154,25 @@ def test_constants_are_folded_borders_included(options, verdict, maps):
     assert error(net.apply, variables, plan, x) > 1e-3
 
 
+def test_a_map_finds_its_sum_for_inputs_of_another_type():
+    def fn(variables, x):
+        h = jnp.exp(x.astype(jnp.float32) @ variables["w"])
+        return jnp.tanh(h @ variables["v"])
+
+    variables = {"w": np.float32([[0, 1], [0, 2]]), "v": example(2, 2)}
+    coupling = jp.trace_coupling(fn, variables, example(1, 2))
+    plan = without(coupling, group_of(coupling, "w", 1, 0))
+    fold = jp.fold_constants(coupling, variables, plan)
+    assert fold.maps
+    whole = np.arange(4, dtype=np.uint8).reshape(2, 2)
+    small = jp.shrink(fn, plan, fold=fold)(plan.apply(variables), whole)
+    np.testing.assert_allclose(small, fn(variables, whole), rtol=1e-6)
+    with pytest.raises(ValueError, match="the function has 2: it was made for another"):
+        jp.shrink(fn, plan, fold=jp.Fold({}, {7: np.ones(1)}))(
+            plan.apply(variables), whole
+        )
+
+
 def test_a_map_is_for_one_input_size():
     def features(variables, x):
         x = jax.nn.relu(x @ variables["w"] + variables["b"])

@@ -12,7 +12,6 @@ from jaxprune.constants.absorb import Bias, Flow
 from jaxprune.constants.facts import UNKNOWN, known
 from jaxprune.constants.propagate import Place, propagate
 from jaxprune.constants.sites import (
-    LINEAR,
     Entries,
     Verdict,
     correction,
@@ -21,6 +20,7 @@ from jaxprune.constants.sites import (
 )
 from jaxprune.coupling.graph import Node
 from jaxprune.plan import Fold, Plan
+from jaxprune.plan.fold import LINEAR
 from jaxprune.types import PyTree
 
 
@@ -30,7 +30,7 @@ class Site:
 
     Attributes:
       node: the operation.
-      number: its position in `Graph.walk`.
+      number: its position among the `LINEAR` ones of `Graph.walk`, −1 for others.
       place: in a loop, in a function with its own derivatives.
       bias: the leaf that can take a constant, if any.
       leaves: paths of the leaves it takes directly.
@@ -206,9 +206,10 @@ def judge(coupling: Any, variables: PyTree) -> Judgement:
         return facts
 
     flow = Flow(graph, list(coupling.leaves))
-    numbers = {node: number for number, node in enumerate(graph.walk())}
+    linear = (node for node in graph.walk() if node.name in LINEAR)
+    numbers = {node: number for number, node in enumerate(linear)}
     sites = [
-        _site(coupling, flow, node, numbers[node], place, _entries(node, facts))
+        _site(coupling, flow, node, numbers.get(node, -1), place, _entries(node, facts))
         for facts, (node, place) in zip(look(leaves), found, strict=True)
     ]
     return Judgement(tuple(sites), coupling)

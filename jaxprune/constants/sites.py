@@ -187,9 +187,6 @@ _AXES = {
     "conv_general_dilated": lambda node: node.params["dimension_numbers"].lhs_spec[1:2],
     "reduce_sum": lambda node: node.params["axes"],
 }
-LINEAR = frozenset(_AXES)
-"""Operations that sum over slots, and are understood."""
-
 _JUDGES = {
     "dot_general": _dot,
     "conv_general_dilated": _convolution,

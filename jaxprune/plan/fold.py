@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+LINEAR = frozenset({"dot_general", "conv_general_dilated", "reduce_sum"})
+"""Operations that sum over slots, and are understood."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fold:
@@ -14,8 +17,9 @@ class Fold:
 
     Attributes:
       leaves: what to add to dense leaves, by path.
-      maps: what to add to results of operations, by the operation's position in
-        `Graph.walk`: the dense shape, with 1 for the axes along which it is constant.
+      maps: what to add to results of operations, by the operation's position among
+        the `LINEAR` ones of `Graph.walk`: the dense shape, with 1 for the axes along
+        which it is constant.
     """
 
     leaves: Mapping[str, np.ndarray] = field(default_factory=dict)
