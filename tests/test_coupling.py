@@ -237,6 +237,22 @@ def test_unknown_policies_are_refused(wrong):
         jp.trace_coupling(mlp, mlp_params(), BATCH, **wrong)
 
 
+@pytest.mark.parametrize(
+    ("method", "groups"),
+    [("add", 3), ("subtract", 3), ("set", 0), ("multiply", 0), ("max", 0), ("min", 0)],
+)
+def test_rows_that_are_added_may_go_others_leave_a_mark(method, groups):
+    def fn(params, x):
+        start = jnp.full(6, 3.0).at[jnp.array([0, 2, 3])]
+        vector = getattr(start, method)(params["rows"])
+        return x @ vector + jnp.tanh(x @ params["w"]) @ params["v"].sum(1)
+
+    params = {"rows": jnp.ones(3), "w": jnp.ones((6, 2)), "v": jnp.ones((2, 1))}
+    coupling = jp.trace_coupling(fn, params, BATCH)
+    assert np.count_nonzero(coupling.leaves["rows"].labels[0]) == groups
+    assert not any(reason.unknown for reason in coupling.frozen)
+
+
 # Reasons.
 
 

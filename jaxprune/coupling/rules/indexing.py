@@ -7,6 +7,8 @@ from jaxprune.coupling.registry import Small, register
 from jaxprune.coupling.relation import Relation
 
 _INDEXED = "indexed by a value"
+_ADDING = "scatter-add", "scatter-sub"
+_OVERWRITING = "scatter", "scatter-mul", "scatter-min", "scatter-max"
 
 
 def _pass_or_freeze(node, relation, a, b) -> None:
@@ -54,6 +56,7 @@ def _fit(sizes, dense, small) -> tuple[int, ...]:
 
 
 def _scatter(node: Node, relation: Relation) -> None:
+    """Updates that are added may go where they are zero; others leave a mark."""
     (x, indices, updates), (y,) = node.inputs, node.outputs
     numbers = node.params["dimension_numbers"]
     relation.tie_values(x, y)
@@ -72,6 +75,9 @@ def _scatter(node: Node, relation: Relation) -> None:
     batch = [a for a in range(updates.ndim) if a not in numbers.update_window_dims]
     for axis, to in enumerate(batch):
         relation.tie(indices.slots[axis], updates.slots[to])
+        paired = axis in numbers.scatter_indices_batching_dims
+        if not paired and node.name in _OVERWRITING:
+            relation.freeze(updates.slots[to], node, _INDEXED)
     relation.freeze(indices.slots[-1], node, "an index vector")
 
 
@@ -95,16 +101,6 @@ def _dynamic_update_slice(node: Node, relation: Relation) -> None:
 
 
 register("gather", constrain=_gather, rewrite=_gather_small)
-register(
-    *[
-        "scatter",
-        "scatter-add",
-        "scatter_add",
-        "scatter_max",
-        "scatter_min",
-        "scatter_mul",
-    ],
-    constrain=_scatter,
-)
+register(*_ADDING, *_OVERWRITING, constrain=_scatter)
 register("dynamic_slice", constrain=_dynamic_slice, rewrite=_dynamic_slice_small)
 register("dynamic_update_slice", constrain=_dynamic_update_slice)
