@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 import jaxprune as jp
 from experiments import methods
@@ -47,6 +49,22 @@ class Removal(NamedTuple):
     network: Network
     variables: Variables
     details: dict[str, Any]
+
+
+def check(experiment: Experiment) -> None:
+    """Builds the methods once, so that bad values are refused before any training.
+
+    Raises:
+      ValueError: a field is out of range, or does not suit the network or the data.
+    """
+    config, steps = experiment.config, experiment.steps(experiment.branch_epochs)
+    if "stepwise" in config.methods:
+        params = drop_heads(jax.eval_shape(experiment.initial))["params"]
+        prunable = outside_heads(experiment.architecture.prunable)
+        sparsity = sparsity_for(config.ratio, params, prunable)
+        methods.stepwise(config, experiment.branch_peak, steps, sparsity, prunable)
+    if "channels" in config.methods:
+        methods.channels(config, experiment.branch_peak, steps, sparsify=True)
 
 
 def train_dense(experiment: Experiment) -> Variables:
@@ -123,9 +141,7 @@ def channels(experiment: Experiment, start: Variables) -> Delivered:
     sparse = sparsify(experiment, start)
     removal = remove(experiment, drop_heads(sparse.variables))
     experiment.progress.say(describe(removal))
-    fitted = finetune(
-        experiment, removal, removal.plan.apply(drop_heads(sparse.opt_state))
-    )
+    fitted = finetune(experiment, removal, shrunk_state(removal, sparse))
     return Delivered(
         removal.network.predict,
         fitted.variables,
@@ -148,6 +164,12 @@ def sparsify(experiment: Experiment, start: Variables) -> Fitted:
     return experiment.fit(
         "channels_sparsify", experiment.network, start, method, recipe
     )
+
+
+def shrunk_state(removal: Removal, sparse: Fitted) -> Any:
+    """The optimizer's state for the compact network; its schedules start anew."""
+    small = removal.plan.apply(drop_heads(sparse.opt_state))
+    return optax.tree.set(small, count=jnp.int32(0), step=jnp.int32(0))
 
 
 def finetune(
@@ -189,13 +211,19 @@ def remove(experiment: Experiment, variables: Variables) -> Removal:
     plan = choose(coupling, variables, dead, config.params_ratio, config.macs_ratio)
     alive = jp.Plan.from_keep(coupling, plan.to_keep(coupling) | dead)
     forced = alive.mask(variables)
-    fold = jp.fold_constants(coupling, forced, plan)
+    judged = jp.judge(coupling, forced)
+    fold = judged.fold(plan)
     small = plan.apply(forced, fold=fold)
     compact = Network(
         jp.shrink(network.train, plan), jp.shrink(network.predict, plan, fold=fold)
     )
     certificate = jp.certify(
-        network.predict, forced, compact.predict, small, experiment.test_batches
+        network.predict,
+        forced,
+        compact.predict,
+        small,
+        experiment.test_batches,
+        reasoning=judged.verdict(plan),
     )
     certificate.raise_if_different()
     details = {

@@ -51,7 +51,7 @@ def run(config: Config) -> dict[str, Any]:
         sparse = branches.sparsify(experiment, branches.train_dense(experiment))
         removal = branches.remove(experiment, drop_heads(sparse.variables))
         progress.say(branches.describe(removal))
-        shrunk = removal.plan.apply(drop_heads(sparse.opt_state))
+        shrunk = branches.shrunk_state(removal, sparse)
         found = {
             kind: _curves(experiment, removal, kind, state)
             for kind, state in {"carried": shrunk, "new": None}.items()
@@ -127,6 +127,7 @@ PRESETS = {name: _preset(name) for name in cifar10_mobilenet.PRESETS}
 def main() -> int:
     """The command line."""
     runtime.configure()
+    cli.show_log()
     return cli.main(run, PRESETS, lambda: "smoke")
 
 

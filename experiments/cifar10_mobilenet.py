@@ -56,7 +56,7 @@ SMOKE = dataclasses.replace(
 PRESETS = {
     "smoke": cli.Preset(SMOKE, "embedded digits, width 0.25; 4 minutes on 2 cores"),
     "quick": cli.Preset(QUICK, "CIFAR-10, width 0.5; 40 minutes on 2 cores"),
-    "full": cli.Preset(FULL, "CIFAR-10, width 1.0; for an accelerator"),
+    "full": cli.Preset(FULL, "CIFAR-10, width 1.0; 400 epochs, for an accelerator"),
 }
 
 
@@ -68,6 +68,7 @@ def run(config: Config = QUICK) -> dict[str, Any]:
 def main() -> int:
     """The command line."""
     runtime.configure()
+    cli.show_log()
     default = partial(cli.by_device, cpu="quick", accelerator="full")
     return cli.main(run, PRESETS, default)
 

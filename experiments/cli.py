@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import inspect
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -136,6 +137,14 @@ def _first_message(box: str) -> str:
             break
         message.append(row)
     return " ".join(message) + "; --help lists all fields"
+
+
+def show_log() -> None:
+    """Lets the experiments' log, such as each step on the way to the data, be seen."""
+    log = logging.getLogger("experiments")
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler(sys.stdout))
 
 
 def _say(line: str, status: int) -> int:

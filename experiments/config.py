@@ -72,7 +72,15 @@ class Config:
         for field in ("ratio", "params_ratio", "macs_ratio"):
             if (value := getattr(self, field)) < 1:
                 raise ValueError(f"{field} must be 1 or more, got {value}")
-        if not 0 < self.sparsify_epochs < self.prune_epochs:
+        for field in ("l1_scale", "l1_shift", "width", "weight_decay"):
+            if (value := getattr(self, field)) < 0:
+                raise ValueError(f"{field} must be 0 or more, got {value}")
+        for field in ("small_share", "average_last"):
+            if not 0 <= (value := getattr(self, field)) <= 1:
+                raise ValueError(f"{field} must be in [0, 1], got {value}")
+        if "channels" in self.methods and not (
+            0 < self.sparsify_epochs < self.prune_epochs
+        ):
             raise ValueError(
                 f"sparsify_epochs must lie between 0 and prune_epochs "
                 f"({self.prune_epochs}), got {self.sparsify_epochs}"

@@ -38,6 +38,11 @@ def stepwise(
     config: Config, peak: float, steps: int, sparsity: float, prunable: Predicate
 ) -> Method:
     """Active stepwise pruning behind SGD, to `sparsity` of the prunable weights."""
+    if config.average_last > 1 - _FROZEN_FROM:
+        raise ValueError(
+            f"average_last must be at most {1 - _FROZEN_FROM:g}, since masks change "
+            f"until then, got {config.average_last}"
+        )
     cycles = config.pruning_steps + _HOLD
     every = int(_FROZEN_FROM * steps) // cycles
     if every < 1:

@@ -15,6 +15,9 @@ from experiments.experiment import Architecture, Experiment
 from experiments.progress import Progress
 from experiments.runs import open_run
 
+_FREE = ("workdir", "data_dir", "methods")
+"""Fields that may change from one start in a folder to the next."""
+
 _BRANCHES = {
     "dense": branches.train_longer,
     "stepwise": branches.stepwise,
@@ -38,10 +41,13 @@ def run(config: Config, architecture: Architecture) -> dict[str, Any]:
     """
     dataset = data.load(config.data, config.data_dir)
     with (
-        open_run(config.workdir, config, free=("workdir", "data_dir")) as folder,
+        open_run(
+            config.workdir, config, free=("workdir", "data_dir", "methods")
+        ) as folder,
         Progress() as progress,
     ):
         experiment = Experiment(config, architecture, dataset, folder, progress)
+        branches.check(experiment)
         progress.steps = _planned(experiment)
         start = branches.train_dense(experiment)
         delivered = {

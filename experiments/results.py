@@ -11,7 +11,7 @@ import jaxprune as jp
 from experiments import report
 from experiments.branches import Delivered
 from experiments.experiment import Experiment
-from experiments.runs import versions, write_text
+from experiments.runs import one_line, versions, write_text
 
 _LATENCY_BATCHES = (1, 128)
 
@@ -53,21 +53,18 @@ def measure(experiment: Experiment, name: str, network: Delivered) -> dict[str, 
       RuntimeError: what was written does not come back bit for bit.
     """
     path = experiment.run.folder / "artifacts" / f"{name}.safetensors"
-    path.parent.mkdir(exist_ok=True)
     variables = jax.tree.map(np.asarray, network.variables)
-    size = jp.artifact.save(
-        path,
-        variables,
-        plan=network.plan,
-        metadata={
-            "architecture": experiment.architecture.name,
-            "accuracy": network.accuracy,
-            "class_names": list(experiment.dataset.class_names),
-            "data": experiment.dataset.source,
-            "mean": experiment.dataset.mean.tolist(),
-            "std": experiment.dataset.std.tolist(),
-        },
-    )
+    metadata = {
+        "architecture": experiment.architecture.name,
+        "accuracy": network.accuracy,
+        "class_names": list(experiment.dataset.class_names),
+        "data": experiment.dataset.source,
+        "mean": experiment.dataset.mean.tolist(),
+        "std": experiment.dataset.std.tolist(),
+    }
+    with one_line(path):
+        path.parent.mkdir(exist_ok=True)
+        size = jp.artifact.save(path, variables, plan=network.plan, metadata=metadata)
     back = jp.artifact.load(path).variables
     if not jax.tree.all(jax.tree.map(np.array_equal, back, variables)):
         raise RuntimeError(f"{path} does not hold the network that was written to it")

