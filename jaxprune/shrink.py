@@ -36,7 +36,8 @@ def shrink(fn: Callable, plan: Plan, *, fold: Fold | None = None) -> Callable:
     called with other batch sizes. Custom derivatives, `remat` and branches by platform
     stay what they are; random numbers are those that the dense function draws.
 
-    A call traces `fn`, so jit it; traces are kept by the shapes of the inputs.
+    A call traces `fn`, so jit it; traces are kept by the shapes of the inputs and
+    the precision of matrix products.
 
     Args:
       fn: pure function of the dense variables and some inputs, as for
@@ -72,7 +73,8 @@ def shrink(fn: Callable, plan: Plan, *, fold: Fold | None = None) -> Callable:
 
     def small_fn(variables: PyTree, *inputs: Any) -> Any:
         leaves, tree = jax.tree.flatten((variables, inputs))
-        key = (tree, tuple(map(_signature, leaves)))
+        precision = jax.config.jax_default_matmul_precision
+        key = (tree, precision, tuple(map(_signature, leaves)))
         program, results = programs.get(key) or (None, None)
         if program is None:
             dense = _dense(variables, plan, removed)

@@ -113,6 +113,17 @@ def test_traces_once_for_each_shape():
     assert calls == [(1, 5, 5, 2), (2, 5, 5, 2)]
 
 
+def test_follows_the_precision_of_products(shrunk):
+    result, _ = shrunk
+
+    def found(precision):
+        with jax.default_matmul_precision(precision):
+            return str(jax.make_jaxpr(result.fn)(result.small, X))
+
+    assert "HIGHEST" not in found("default")
+    assert "HIGHEST" in found("float32")
+
+
 def test_closes_over_tracers_of_an_outer_function(shrunk):
     result, want = shrunk
 
