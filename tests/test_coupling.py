@@ -253,6 +253,19 @@ def test_rows_that_are_added_may_go_others_leave_a_mark(method, groups):
     assert not any(reason.unknown for reason in coupling.frozen)
 
 
+@pytest.mark.parametrize("function", [jnp.tanh, jnp.log2, jax.nn.gelu, jnp.exp2])
+def test_a_gradient_frees_what_its_function_does(function):
+    def loss(params, x):
+        return (function(x @ params["w"] + params["b"]) @ params["v"]).sum()
+
+    def gradient(variables, x):
+        return {"net": jax.grad(loss)(variables["net"], x)}
+
+    coupling = jp.trace_coupling(gradient, {"net": mlp_params()}, BATCH)
+    assert coupling.size == 5 + 3
+    assert not any(reason.unknown for reason in coupling.frozen)
+
+
 # Reasons.
 
 

@@ -164,9 +164,9 @@ _INDEXED = frozenset({"gather", "dynamic_slice", "dynamic_update_slice"})
 _ELEMENTWISE = """
 abs acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil cos cosh
 digamma erf erf_inv erfc exp exp2 expm1 floor integer_pow is_finite lgamma log log1p
-logistic neg not reduce_precision round rsqrt sign sin sinh sqrt square stop_gradient
-tan tanh convert_element_type add add_any and eq ge gt le lt max min ne nextafter or pow
-rem sub xor clamp
+log2 logistic neg not one_minus_square reduce_precision round rsqrt sign sin sinh sqrt
+square stop_gradient tan tanh convert_element_type add add_any and eq ge gt le lt max
+min ne nextafter or pow rem sub xor clamp
 """
 _REDUCTIONS = "sum max min prod and or"
 
