@@ -399,6 +399,20 @@ def test_a_carry_is_known_where_it_stays_what_it_was():
     assert error(recurrent, variables, without(coupling, groups[1]), x) > 1e-3
 
 
+@pytest.mark.parametrize("drift", [0, 5e-7])
+def test_a_carry_that_drifts_is_not_constant(drift):
+    def fn(variables, x):
+        h = jnp.exp(x @ variables["w"])
+        h = jax.lax.fori_loop(0, 9, lambda _, h: h * (1 + drift), h)
+        return h @ variables["v"]
+
+    variables = {"w": np.float32([[0, 1], [0, 2]]), "v": example(2, 2)}
+    coupling = jp.trace_coupling(fn, variables, example(1, 2))
+    constant = group_of(coupling, "w", 1, 0)
+    verdict = jp.judge(coupling, variables).verdicts[constant]
+    assert verdict == (Verdict.REFUSED if drift else Verdict.MAP)
+
+
 def test_stacked_layers_are_dead_where_every_one_is():
     def deep(variables, x):
         def layer(x, w):

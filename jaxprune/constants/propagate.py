@@ -130,8 +130,8 @@ def _while(node: Node, given: Sequence[Fact], visit: Visit, place: Place) -> lis
 def _scan(node: Node, given: Sequence[Fact], visit: Visit, place: Place) -> list[Fact]:
     """Known where it is the same at every step.
 
-    The carry is known where a step gives back what it was given; the mask of unknown
-    entries grows until it does not.
+    The carry is known where a step gives back exactly what it was given, as a small
+    drift adds up; the mask of unknown entries grows until it does not.
     """
     (body,), consts, carried = node.bodies, *scan_counts(node)
     steps = [_every_step(fact) for fact in given[carried:]]
@@ -170,7 +170,7 @@ def _fixed_point(step: Callable, start: Sequence[Fact]) -> list[Fact]:
             | (
                 True
                 if results[i].nothing
-                else results[i].unknown | ~close(results[i].value, start[i].value)
+                else results[i].unknown | (results[i].value != start[i].value)
             )
             for i, mask in zip(at, masks, strict=True)
         ]
