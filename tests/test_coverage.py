@@ -3,6 +3,8 @@
 import json
 import time
 
+import jax
+import numpy as np
 import pytest
 
 import jaxprune as jp
@@ -51,6 +53,30 @@ def test_what_is_called_dead_makes_no_difference(name):
     half = coverage.random_plan(coupling, model, ratio=0.5, seed=1)
     dead = coverage.dead_part(coupling, model, half)
     coverage.compare(model, dead).raise_if_different()
+
+
+@pytest.mark.parametrize("name", ["paper-mobilenet", "paper-vgg16-bn"])
+def test_constant_channels_of_the_papers_fold(name):
+    """Half of all scales are zero, shifts keep both signs: alive βs must be made up."""
+    model, rng = ENTRIES[name].build(), np.random.default_rng(0)
+
+    def kill(path, leaf):
+        scale = jp.paths.name(path).endswith("/scale")
+        return leaf * (rng.random(leaf.shape) < 0.5) if scale else leaf
+
+    variables = jax.tree.map_with_path(kill, model.variables)
+    coupling = jp.trace_coupling(model.fn, variables, model.x[:1])
+    judged = jp.judge(coupling, variables)
+    dead = judged.verdicts <= jp.Verdict.MAP
+    plan = jp.make_plan(coupling, variables, dead=dead)
+    fold = judged.fold(plan)
+    assert plan.removed
+    assert fold.leaves
+    jp.certify(
+        *(model.fn, variables, jp.shrink(model.fn, plan, fold=fold)),
+        *(plan.apply(variables, fold=fold), [model.x]),
+        reasoning=judged.verdict(plan),
+    ).raise_if_different()
 
 
 def test_command_prints_and_writes(tmp_path, capsys):
