@@ -143,6 +143,7 @@ def show_log() -> None:
     """Lets the experiments' log, such as each step on the way to the data, be seen."""
     log = logging.getLogger("experiments")
     log.setLevel(logging.INFO)
+    log.propagate = False  # libraries hang handlers on the root logger
     if not log.handlers:
         log.addHandler(logging.StreamHandler(sys.stdout))
 

@@ -125,16 +125,20 @@ def test_leaves_its_arguments_alone():
     assert harness.equal(variables, harness.variables())
 
 
-def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
-    scale = optax.scale_by_schedule(lambda n: np.float32(1) + (n >= 6) * np.nan)
-    nan_at_7 = optax.chain(harness.sgd(), scale)
+@pytest.mark.parametrize("of", ["the gradient", "the update"])
+def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, of):
+    def sgd_with(scale):
+        links = [optax.scale_by_schedule(scale), harness.sgd()]
+        return optax.chain(*(links if of == "the gradient" else reversed(links)))
+
+    nan_at_7 = sgd_with(lambda n: np.float32(1) + (n >= 6) * np.nan)
     with pytest.raises(NotFinite, match=r"at step 7 of 12; checkpoint of step 6 kept"):
         fit(tmp_path, every=0.0, tx=nan_at_7)
     steps = (tmp_path / "run/phases/dense/checkpoints").iterdir()
     assert max(int(p.name) for p in steps) == 6
     assert all(np.isfinite(r["loss"]) for r in metrics(tmp_path))
     # The kept checkpoint is good: with a healthy optimizer the run goes on from it.
-    healthy = optax.chain(harness.sgd(), optax.scale_by_schedule(lambda n: 1.0))
+    healthy = sgd_with(lambda n: 1.0)
     assert np.isfinite(fit(tmp_path, tx=healthy).result["loss"])
 
 
