@@ -269,7 +269,7 @@ def test_normalisation_over_channels(kind, split):
 
 def platform_dense(x, w):
     return jax.lax.platform_dependent(
-        x, w, cpu=lambda x, w: jnp.einsum("bi,io->bo", x, w), default=jnp.matmul
+        x, w, cpu=lambda x, w: jnp.einsum("...i,io->...o", x, w), default=jnp.matmul
     )
 
 
@@ -279,7 +279,8 @@ def custom_dense(x, w):
 
 
 custom_dense.defvjp(
-    lambda x, w: (x @ w, (x, w)), lambda saved, g: (g @ saved[1].T, saved[0].T @ g)
+    lambda x, w: (x @ w, (x, w)),
+    lambda saved, g: (g @ saved[1].T, jnp.einsum("...i,...o->io", saved[0], g)),
 )
 
 
@@ -435,11 +436,14 @@ def test_stacked_layers_are_dead_where_every_one_is():
 ACTIVATIONS = [jax.nn.relu, jnp.tanh, jax.nn.silu, jax.nn.sigmoid, jnp.square]
 
 
+KINDS = ("dense", "gate", "skip", "wide", "norm", "pool", "branch", "custom")
+
+
 def random_program(rng):
     """A chain of random layers with skips and concatenations, and its variables."""
     variables, steps, width = {}, [], 4
     for i in range(int(rng.integers(2, 4))):
-        kind = rng.choice(["dense", "gate", "skip", "wide", "norm", "pool"])
+        kind = rng.choice(KINDS)
         act = ACTIVATIONS[rng.integers(len(ACTIVATIONS))]
         inner = int(rng.integers(3, 6))
         out = width if kind in ("skip", "gate") else int(rng.integers(3, 6))
@@ -453,6 +457,15 @@ def random_program(rng):
         width = out + (width if kind == "wide" else 0)
 
     def program(variables, x):
+        first, second = x.sum() > 0, x.mean() > 1
+
+        def in_branches(x, w):
+            def inner(x, w):
+                return jax.lax.cond(second, jnp.matmul, platform_dense, x, w)
+
+            return jax.lax.cond(first, jnp.matmul, inner, x, w)
+
+        products = {"branch": in_branches, "custom": custom_dense}
         for (kind, act), p in zip(steps, variables.values(), strict=True):
             hidden = act(x @ p["w"] + p["b"])
             if kind == "norm":
@@ -462,7 +475,7 @@ def random_program(rng):
                 hidden = jax.lax.reduce_window(
                     hidden, 0.0, jax.lax.add, (1, 3, 1), (1, 1, 1), "SAME"
                 )
-            y = hidden @ p["v"] + p["c"]
+            y = products.get(kind, jnp.matmul)(hidden, p["v"]) + p["c"]
             if kind == "gate":
                 y = y * jax.nn.sigmoid(x.sum(-1, keepdims=True))
             if kind == "skip":
@@ -484,7 +497,17 @@ def kill(variables, rng):
                 layer["shift"][i] = -abs(layer["shift"][i])
 
 
-@pytest.mark.parametrize("seed", range(4))
+def with_slopes(fn):
+    """The results, as differentiation computes them, and a gradient by the inputs."""
+
+    def both(variables, x):
+        y, pull_back = jax.vjp(lambda x: fn(variables, x), x)
+        return y, pull_back(jnp.cos(y))
+
+    return both
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_reasoning_is_never_wrong_on_random_programs(seed):
     rng = np.random.default_rng(seed)
     fn, variables = random_program(rng)
@@ -500,7 +523,9 @@ def test_reasoning_is_never_wrong_on_random_programs(seed):
             assert not fold.leaves
             assert not fold.maps
         jp.certify(
-            *(fn, variables, jp.shrink(fn, plan, fold=fold)),
+            with_slopes(fn),
+            variables,
+            with_slopes(jp.shrink(fn, plan, fold=fold)),
             *(plan.apply(variables, fold=fold), [x]),
             reasoning=judged.verdict(plan),
         ).raise_if_different()
