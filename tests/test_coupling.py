@@ -1,5 +1,8 @@
 """Which slots live and die together: groups, policies, reasons, costs."""
 
+import time
+import tracemalloc
+
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
@@ -348,9 +351,8 @@ def test_variables_must_be_arrays():
         jp.trace_coupling(lambda v, x: x, {"a": 3}, BATCH)
 
 
-@pytest.mark.slow
-def test_a_thousand_layers_in_seconds():
-    import time
+def layers(count):
+    """The coupling of a chain of so many layers."""
 
     def fn(params, x):
         for i, w in enumerate(params):
@@ -358,8 +360,25 @@ def test_a_thousand_layers_in_seconds():
             x = x.reshape(2, 4, 8).reshape(2, 32) if i % 2 else x
         return x.sum(-1)
 
-    params = [jax.ShapeDtypeStruct((32, 32), jnp.float32)] * 1000
+    params = [jax.ShapeDtypeStruct((32, 32), jnp.float32)] * count
+    return jp.trace_coupling(fn, params, jnp.ones((2, 32)))
+
+
+@pytest.mark.slow
+def test_a_thousand_layers_in_seconds():
     start = time.process_time()
-    coupling = jp.trace_coupling(fn, params, jnp.ones((2, 32)))
-    assert coupling.size > 8 * 1000
+    assert layers(1000).size > 8 * 1000
     assert time.process_time() - start < 15
+
+
+@pytest.mark.slow
+def test_memory_grows_as_the_layers_do():
+    def peak(count):
+        tracemalloc.start()
+        layers(count)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    layers(2)
+    assert peak(1000) < 2.5 * peak(500)
