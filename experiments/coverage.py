@@ -60,7 +60,8 @@ class Result:
       prunable: share of the slots that belong to a group.
       removed: share of the entries of all variables that went.
       held: chosen groups that had to stay because their zeros do not stay zeros.
-      relative: max |Δ| between dense and small, divided by the largest output.
+      relative: max |Δ| between dense and small, divided by the largest output; of the
+        worst output if there are several.
       trace_seconds: time to find the groups.
       verdict: "exact"; "frozen" if less can be pruned than the zoo says; "different" if
         the small network is another function; "failed" if there was an error.
@@ -114,7 +115,7 @@ def cover(entry: zoo.Entry, *, ratio: float = 0.5, seed: int = 0) -> Result:
     plan, certificate = chosen, compare(model, chosen)
     if certificate.verdict != "exact":
         plan = dead_part(coupling, model, chosen)
-        certificate = compare(model, plan)
+        certificate = compare(model, plan, reasoning=jp.Verdict.EXACT)
     dense, small = model.variables, plan.apply(model.variables)
     return Result(
         model=entry.name,
@@ -147,11 +148,13 @@ def random_plan(
     return jp.make_plan(coupling, model.variables, score=scores, ratio=ratio)
 
 
-def compare(model: zoo.Model, plan: jp.Plan) -> jp.Certificate:
+def compare(
+    model: zoo.Model, plan: jp.Plan, *, reasoning: jp.Verdict | None = None
+) -> jp.Certificate:
     """The dense model, the removed slots zero, against the small one."""
     dense, small = plan.mask(model.variables), plan.apply(model.variables)
     small_fn = jp.shrink(model.fn, plan)
-    return jp.certify(model.fn, dense, small_fn, small, [model.x])
+    return jp.certify(model.fn, dense, small_fn, small, [model.x], reasoning=reasoning)
 
 
 def dead_part(coupling: jp.Coupling, model: zoo.Model, plan: jp.Plan) -> jp.Plan:
@@ -171,7 +174,7 @@ def table(results: Sequence[Result]) -> Table:
     rows = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     rows.add_column("model")
     rows.add_column("framework")
-    numbers = "slots", "groups", "prunable", "held", "removed", "max |Δ|", "trace"
+    numbers = "slots", "groups", "prunable", "held", "removed", "relative Δ", "trace"
     for heading in numbers:
         rows.add_column(heading, justify="right")
     rows.add_column("verdict")
