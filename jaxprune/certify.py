@@ -47,6 +47,10 @@ class Certificate:
 
         Raises:
           ValueError: it does not; the message is the certificate.
+
+        Example:
+          >>> Certificate(0.0, 0.0, 1.0, 8, "exact").raise_if_different().examples
+          8
         """
         if self.verdict != "exact":
             raise ValueError(f"the small network is another function: {self}")

@@ -74,12 +74,28 @@ class Judgement:
         return verdicts
 
     def verdict(self, plan: Plan) -> Verdict:
-        """The verdict on a plan: the worst of the groups that it removes."""
+        """The verdict on a plan: the worst of the groups that it removes.
+
+        Args:
+          plan: for the coupling that was judged.
+        """
         gone = ~plan.to_keep(self._coupling)
         return Verdict(int(self.verdicts[gone].max(initial=0)))
 
     def explain(self, group: int) -> str:
-        """The verdict on a group, and the sites that make it so."""
+        """The verdict on a group, and the sites that make it so.
+
+        Args:
+          group: its number, 1 … `coupling.size`.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxprune as jp
+          >>> mlp = lambda v, x: jnp.tanh(x * v["scale"]) @ v["w"]
+          >>> v = {"scale": np.array([0.0, 1.0]), "w": np.ones((2, 2))}
+          >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 1)))
+          >>> jp.judge(coupling, v).explain(2).split(" at ")[0]
+          'group 2: refused, by dot_general of w'
+        """
         worst = Verdict(int(self.verdicts[group]))
         sites = [
             str(site)
@@ -91,9 +107,22 @@ class Judgement:
     def fold(self, plan: Plan) -> Fold:
         """What makes up for the constants that go with `plan`.
 
+        Args:
+          plan: for the coupling that was judged.
+
         Raises:
           ValueError: a group goes that is not constant, or whose constants no bias can
             take in a function with derivatives of its own; names the operation.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxprune as jp
+          >>> mlp = lambda v, x: jnp.exp(x * v["scale"]) @ v["w"] + v["bias"]
+          >>> v = {"scale": np.array([0.0, 1.0]), "w": np.ones((2, 3))}
+          >>> v |= {"bias": np.zeros(3)}
+          >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 1)))
+          >>> plan = jp.make_plan(coupling, v, dead=jp.dead_channels(coupling, v))
+          >>> jp.judge(coupling, v).fold(plan).leaves["bias"].tolist()
+          [1.0, 1.0, 1.0]
         """
         keep = plan.to_keep(self._coupling)
         alive = np.flatnonzero(~keep & (self.verdicts == Verdict.REFUSED))

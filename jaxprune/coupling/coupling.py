@@ -53,11 +53,26 @@ class Coupling:
     _cost: Cost = field(repr=False)
 
     def labels(self, value: Value) -> tuple[np.ndarray, ...]:
-        """For each axis of an array in `graphs` the group of each index."""
+        """For each axis of an array in `graphs` the group of each index.
+
+        Args:
+          value: an array of one of the graphs.
+
+        Returns:
+          Integers for each axis, one for each index: 1 … `size`, or 0 where frozen.
+        """
         return tuple(self._group[slots] for slots in value.slots)
 
     def params(self, keep: np.ndarray, counted: Predicate | None = None) -> int:
-        """Number of entries left in all leaves, or in those that `counted` chooses."""
+        """Number of entries left in all leaves, or in those that `counted` chooses.
+
+        Args:
+          keep: bools of shape (size + 1,), `keep[0]` True.
+          counted: which leaves count, `counted(path, leaf)`; all by default.
+
+        Raises:
+          ValueError: another shape or dtype, or frozen slots removed.
+        """
         self._check(keep)
         return sum(
             prod(int(np.count_nonzero(keep[axis])) for axis in leaf.labels)
@@ -66,7 +81,14 @@ class Coupling:
         )
 
     def macs(self, keep: np.ndarray) -> int:
-        """Multiply-accumulates left in the first function, at the examples' shapes."""
+        """Multiply-accumulates left in the first function, at the examples' shapes.
+
+        Args:
+          keep: bools of shape (size + 1,), `keep[0]` True.
+
+        Raises:
+          ValueError: another shape or dtype, or frozen slots removed.
+        """
         self._check(keep)
         kept = keep[self._group]
         return self._cost(lambda slots: int(np.count_nonzero(kept[slots])))
@@ -85,8 +107,24 @@ class Coupling:
     def explain(self, path: str) -> str:
         """What may go of the leaf at `path`, with what, and what not and why.
 
+        Args:
+          path: of a leaf, its parts joined by "/".
+
         Raises:
           ValueError: there is no such leaf.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxprune as jp
+          >>> def mlp(v, x):
+          ...     return jnp.tanh(x @ v["in"]) @ v["out"]
+          >>> v = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
+          >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 3)))
+          >>> print(coupling.explain("in"))  # doctest: +ELLIPSIS
+          in (3, 8)
+            axis 0: 0 of 3 can be pruned
+            axis 1: 8 of 8 can be pruned
+              8 groups, with out[0]
+            frozen: ...
         """
         if path not in self.leaves:
             close = get_close_matches(path, self.leaves) or list(self.leaves)[:3]

@@ -131,6 +131,15 @@ def measured_latency(
       fn: pure function of the dense variables and some inputs.
       variables: the dense variables.
       *inputs: the inputs to time it with.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxprune as jp
+      >>> mlp = lambda v, x: jnp.tanh(x @ v["in"]) @ v["out"]
+      >>> v = {"in": jnp.ones((3, 2)), "out": jnp.ones((2, 1))}
+      >>> measure = measured_latency(mlp, v, jnp.ones((1, 3)))
+      >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 3)))
+      >>> measure(jp.Plan.from_keep(coupling, np.array([True, False, True]))) > 0
+      True
     """
 
     def measure(plan: Plan) -> float:

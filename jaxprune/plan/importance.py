@@ -52,6 +52,11 @@ def first_order(gradients: PyTree) -> LeafScore:
     Args:
       gradients: of the loss, shaped like the variables or like a part that begins at
         their root; leaves without a gradient are left out.
+
+    Example:
+      >>> score = first_order({"w": np.array([1.0, -2.0])})
+      >>> score("w", np.array([3.0, 4.0]))
+      Array([3., 8.], dtype=float32)
     """
     by_path = {name(p): g for p, g in jax.tree.leaves_with_path(gradients)}
 
@@ -63,7 +68,22 @@ def first_order(gradients: PyTree) -> LeafScore:
 
 
 def random(coupling: Any, seed: int) -> np.ndarray:
-    """Scores drawn uniformly, one for each group: the baseline to beat."""
+    """Scores drawn uniformly, one for each group: the baseline to beat.
+
+    Args:
+      coupling: what `jaxprune.trace_coupling` found.
+      seed: of the draw.
+
+    Returns:
+      Floats in [0, 1) of shape (coupling.size + 1,), for `make_plan(score=…)`.
+
+    Example:
+      >>> import jaxprune as jp
+      >>> v = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
+      >>> mlp = lambda v, x: jnp.tanh(x @ v["in"]) @ v["out"]
+      >>> random(jp.trace_coupling(mlp, v, jnp.ones((1, 3))), seed=0).shape
+      (9,)
+    """
     return np.random.default_rng(seed).random(coupling.size + 1)
 
 
@@ -95,6 +115,14 @@ def group_scores(
 
     Raises:
       ValueError: no leaf is scored, a score is NaN or negative, or a shape differs.
+
+    Example:
+      >>> import jaxprune as jp
+      >>> v = {"in": jnp.array([[3.0, 0.0]]), "out": jnp.array([[4.0], [1.0]])}
+      >>> mlp = lambda v, x: jnp.tanh(x @ v["in"]) @ v["out"]
+      >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 1)))
+      >>> group_scores(coupling, v, lambda path, leaf: abs(leaf))
+      array([inf,  5.,  1.])
     """
     if callable(score):
         values = _combined(coupling, variables, score, combine)
@@ -137,6 +165,17 @@ def per_cost(
 
     Returns:
       Floats of shape (coupling.size + 1,).
+
+    Raises:
+      ValueError: a weight is negative, or both are 0.
+
+    Example:
+      >>> import jaxprune as jp
+      >>> v = {"in": jnp.ones((3, 2)), "out": jnp.ones((2, 1))}
+      >>> mlp = lambda v, x: jnp.tanh(x @ v["in"]) @ v["out"]
+      >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 3)))
+      >>> per_cost(coupling, np.array([np.inf, 1.0, 3.0]), params=1.0)
+      array([inf,  2.,  6.])
     """
     if not (params >= 0 and macs >= 0 and params + macs > 0):
         raise ValueError(

@@ -77,6 +77,14 @@ class Plan:
 
         Raises:
           ValueError: another shape, frozen slots removed, or an axis left empty.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxprune as jp
+          >>> mlp = lambda v, x: jnp.tanh(x @ v["in"]) @ v["out"]
+          >>> v = {"in": jnp.ones((3, 2)), "out": jnp.ones((2, 1))}
+          >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 3)))
+          >>> Plan.from_keep(coupling, np.array([True, False, True])).removed
+          {'in': {1: (0,)}, 'out': {0: (0,)}}
         """
         keep = np.asarray(keep, bool)
         if keep.shape != (coupling.size + 1,) or not keep[0]:
@@ -98,12 +106,24 @@ class Plan:
     def to_keep(self, coupling: Any) -> np.ndarray:
         """Which groups of `coupling` this plan keeps: the inverse of `from_keep`.
 
+        Args:
+          coupling: what `jaxprune.trace_coupling` found, at this plan's dense shapes.
+
         Returns:
           Bools of shape (coupling.size + 1,).
 
         Raises:
           ValueError: the plan belongs to other shapes, or takes a part of a group, or
             slots that are frozen.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxprune as jp
+          >>> mlp = lambda v, x: jnp.tanh(x @ v["in"]) @ v["out"]
+          >>> v = {"in": jnp.ones((3, 2)), "out": jnp.ones((2, 1))}
+          >>> coupling = jp.trace_coupling(mlp, v, jnp.ones((1, 3)))
+          >>> keep = np.array([True, False, True])
+          >>> Plan.from_keep(coupling, keep).to_keep(coupling)
+          array([ True, False,  True])
         """
         keep = np.ones(coupling.size + 1, bool)
         for path, axes in self.removed.items():
@@ -137,6 +157,12 @@ class Plan:
 
     def then(self, following: "Plan") -> "Plan":
         """This plan, then `following` on what is left, as one plan.
+
+        Args:
+          following: a plan whose dense shapes are this one's `widths`.
+
+        Raises:
+          ValueError: it was made for other shapes; names the first leaf that differs.
 
         Example:
           >>> first = Plan({"w": (4,)}, {"w": {0: (0,)}})
@@ -182,6 +208,11 @@ class Plan:
         Raises:
           ValueError: no array corresponds to a leaf of the plan, one has another shape
             than the dense leaf, or two leaves fit equally well and lose other slots.
+
+        Example:
+          >>> plan = Plan({"w": (3,)}, {"w": {0: (1,)}})
+          >>> plan.apply({"w": np.array([1.0, 2.0, 3.0]), "step": 7})
+          {'step': 7, 'w': array([1., 3.])}
         """
         corrections = fold.leaves if fold else {}
         unknown = corrections.keys() - self.shapes.keys()
@@ -200,6 +231,17 @@ class Plan:
 
         The network with these variables is what the small one has to equal; found and
         matched as in `apply`.
+
+        Args:
+          tree: dense arrays.
+
+        Raises:
+          ValueError: as `apply`.
+
+        Example:
+          >>> plan = Plan({"w": (3,)}, {"w": {0: (1,)}})
+          >>> plan.mask({"w": np.array([1.0, 2.0, 3.0])})["w"].tolist()
+          [1.0, 0.0, 3.0]
         """
         return self._map(
             lambda leaf, path: zero(leaf, self._kept(path), len(self.shapes[path])),
@@ -219,6 +261,9 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> "Plan":
         """The plan that `to_json` wrote.
+
+        Args:
+          text: JSON.
 
         Raises:
           ValueError: not JSON, not a plan, or a plan that contradicts itself.
