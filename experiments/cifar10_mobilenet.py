@@ -40,9 +40,10 @@ SMOKE = dataclasses.replace(
     workdir=Path("runs/smoke"),
     data="digits",
     width=0.25,
-    epochs=4,
-    prune_epochs=6,
+    epochs=5,
+    prune_epochs=5,
     sparsify_epochs=3,
+    prune_learning_rate=0.3,
     small_share=0.0,
     batch_size=32,
     average_last=0.0,
@@ -50,8 +51,8 @@ SMOKE = dataclasses.replace(
     ratio=4.0,
     params_ratio=5.0,
     macs_ratio=2.5,
-    l1_scale=2e-2,
-    l1_shift=2e-2,
+    l1_scale=8e-3,
+    l1_shift=8e-3,
 )
 PRESETS = {
     "smoke": cli.Preset(SMOKE, "embedded digits, width 0.25; 4 minutes on 2 cores"),
