@@ -1,5 +1,7 @@
 """The branches of a run: from the dense network to networks that can be delivered."""
 
+import bisect
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,11 +12,16 @@ import optax
 
 import jaxprune as jp
 from experiments import methods
+from experiments.earlier import adopted, earlier
 from experiments.experiment import Experiment
 from experiments.models.heads import drop_heads, outside_heads
-from experiments.networks import Network, Variables
+from experiments.networks import Variables
+from experiments.removal import Removal, describe, remove
 from experiments.train import Fitted
 from jaxprune.types import Predicate
+
+_WIDTHS = 1000
+"""In how many steps the width of the small network is looked for."""
 
 
 class Delivered(NamedTuple):
@@ -35,22 +42,6 @@ class Delivered(NamedTuple):
     details: dict[str, Any]
 
 
-class Removal(NamedTuple):
-    """Channels taken out.
-
-    Attributes:
-      plan: which.
-      network: the compact network.
-      variables: its variables.
-      details: accuracy before, after forcing factors to zero; the certificate.
-    """
-
-    plan: jp.Plan
-    network: Network
-    variables: Variables
-    details: dict[str, Any]
-
-
 def check(experiment: Experiment) -> None:
     """Builds the methods once, so that bad values are refused before any training.
 
@@ -58,20 +49,46 @@ def check(experiment: Experiment) -> None:
       ValueError: a field is out of range, or does not suit the network or the data.
     """
     config, steps = experiment.config, experiment.steps(experiment.branch_epochs)
+    params = drop_heads(jax.eval_shape(experiment.initial))["params"]
     if "stepwise" in config.methods:
-        params = drop_heads(jax.eval_shape(experiment.initial))["params"]
         prunable = outside_heads(experiment.architecture.prunable)
         sparsity = sparsity_for(config.ratio, params, prunable)
         methods.stepwise(config, experiment.branch_peak, steps, sparsity, prunable)
     if "channels" in config.methods:
+        _check_batch_norm(experiment, params)
         methods.channels(config, experiment.branch_peak, steps, sparsify=True)
+    if "small" in config.methods:
+        narrow(experiment)
+    if config.start_from is not None:
+        earlier(experiment)
 
 
-def train_dense(experiment: Experiment) -> Variables:
-    """Where all branches start: the dense network, or, from scratch, new weights."""
+def _check_batch_norm(experiment: Experiment, params: Any) -> None:
+    leaves = jax.tree.leaves_with_path(params)
+    if not any(jp.paths.batch_norm_factors(jp.paths.name(p), x) for p, x in leaves):
+        raise ValueError(
+            f"{experiment.architecture.name} has no batch norm, by whose factors "
+            "channels are pruned: leave channels out of methods, or take a network "
+            "with batch norm"
+        )
+
+
+def start(experiment: Experiment) -> Variables:
+    """Where the branches start: a dense network, trained here or in another run.
+
+    From scratch it is new weights.
+    """
     config = experiment.config
     if config.start == "scratch":
         return experiment.initial()
+    if config.start_from is None:
+        return train_dense(experiment)
+    return adopted(train_dense(earlier(experiment)), experiment.initial())
+
+
+def train_dense(experiment: Experiment) -> Variables:
+    """The dense network that others are pruned from."""
+    config = experiment.config
     method = methods.plain(
         config, config.learning_rate, experiment.steps(config.epochs)
     )
@@ -95,6 +112,44 @@ def train_longer(experiment: Experiment, start: Variables) -> Delivered:
         "dense_longer", experiment.network, start, method, experiment.recipe(epochs)
     )
     return _delivered(experiment, fitted)
+
+
+def small(experiment: Experiment) -> Delivered:
+    """The baseline: a dense network that is small from the start, for all epochs."""
+    smaller, config = narrow(experiment), experiment.config
+    epochs = config.epochs + config.prune_epochs
+    method = methods.plain(config, config.learning_rate, experiment.steps(epochs))
+    fitted = smaller.fit(
+        "small", smaller.network, smaller.initial(), method, smaller.recipe(epochs)
+    )
+    return _delivered(smaller, fitted, width=smaller.config.width)
+
+
+def narrow(experiment: Experiment) -> Experiment:
+    """The experiment with the widest network within `params_ratio`.
+
+    Raises:
+      ValueError: one channel in each layer is still too much.
+    """
+    config = experiment.config
+
+    def of(width: float) -> Experiment:
+        narrow = dataclasses.replace(config, width=width)
+        return dataclasses.replace(experiment, config=narrow)
+
+    def size(width: float) -> int:
+        variables = drop_heads(jax.eval_shape(of(width).initial))
+        return jp.parameters(variables["params"])
+
+    most = size(config.width) / config.params_ratio
+    widths = np.linspace(0, config.width, _WIDTHS + 1)
+    fitting = bisect.bisect_right(widths, most, key=size)
+    if not fitting:
+        raise ValueError(
+            f"params_ratio {config.params_ratio} leaves {most:,.0f} parameters, but "
+            f"one channel in each layer has {size(0.0):,}: lower params_ratio"
+        )
+    return of(float(widths[fitting - 1]))
 
 
 def stepwise(experiment: Experiment, start: Variables) -> Delivered:
@@ -169,7 +224,8 @@ def sparsify(experiment: Experiment, start: Variables) -> Fitted:
 def shrunk_state(removal: Removal, sparse: Fitted) -> Any:
     """The optimizer's state for the compact network; its schedules start anew."""
     small = removal.plan.apply(drop_heads(sparse.opt_state))
-    return optax.tree.set(small, count=jnp.int32(0), step=jnp.int32(0))
+    counters = (c for c in ("count", "step") if optax.tree.get_all_with_path(small, c))
+    return optax.tree.set(small, **dict.fromkeys(counters, jnp.int32(0)))
 
 
 def finetune(
@@ -195,94 +251,6 @@ def finetune(
         method,
         experiment.recipe(epochs, **recipe),
         opt_state=opt_state,
-    )
-
-
-def remove(experiment: Experiment, variables: Variables) -> Removal:
-    """Takes out the dead channels, and the weakest others until both budgets are met.
-
-    Dead ones go as they are, constants folded into biases. The factors of the others
-    are forced to zero, which changes the network: the accuracy before and after is
-    reported. That the compact network equals the forced one is certified.
-    """
-    config, network = experiment.config, experiment.headless
-    coupling = jp.trace_coupling(network.predict, variables, experiment.example)
-    dead = jp.dead_channels(coupling, variables)
-    plan = choose(coupling, variables, dead, config.params_ratio, config.macs_ratio)
-    alive = jp.Plan.from_keep(coupling, plan.to_keep(coupling) | dead)
-    forced = alive.mask(variables)
-    judged = jp.judge(coupling, forced)
-    fold = judged.fold(plan)
-    small = plan.apply(forced, fold=fold)
-    compact = Network(
-        jp.shrink(network.train, plan), jp.shrink(network.predict, plan, fold=fold)
-    )
-    certificate = jp.certify(
-        network.predict,
-        forced,
-        compact.predict,
-        small,
-        experiment.test_batches,
-        reasoning=judged.verdict(plan),
-    )
-    certificate.raise_if_different()
-    details = {
-        "groups": coupling.size,
-        "dead": int(dead[1:].sum()),
-        "removed": int((~plan.to_keep(coupling)).sum()),
-        "accuracy_before": experiment.accuracy(network, variables),
-        "accuracy_forced": experiment.accuracy(compact, small),
-        "certificate": certificate,
-    }
-    return Removal(plan, compact, small, details)
-
-
-def choose(
-    coupling: jp.Coupling,
-    variables: Variables,
-    dead: np.ndarray,
-    params_ratio: float,
-    macs_ratio: float,
-) -> jp.Plan:
-    """The plan within both budgets that keeps most of Σ|γ|.
-
-    Channels go in the order of |γ| per cost. What a channel costs is so much in
-    parameters and so much in multiply-adds; the weighing at which both budgets are
-    used up is searched for.
-    """
-    counted = jp.paths.matching("^params/")
-    everything = np.ones(coupling.size + 1, bool)
-    scores = jp.importance.group_scores(
-        coupling, variables, jp.importance.batch_norm_scale, combine="sum"
-    )
-
-    def plan(params: float) -> jp.Plan:
-        order = jp.importance.per_cost(
-            coupling, scores, params=params, macs=1 - params, counted=counted
-        )
-        return jp.make_plan(
-            coupling,
-            variables,
-            dead=dead,
-            score=order,
-            params=coupling.params(everything, counted) / params_ratio,
-            counted=counted,
-            macs=coupling.macs(everything) / macs_ratio,
-        )
-
-    def kept(plan: jp.Plan) -> float:
-        return scores[1:][plan.to_keep(coupling)[1:]].sum()
-
-    return max(map(plan, np.linspace(0, 1, 11)), key=kept)
-
-
-def describe(removal: Removal) -> str:
-    """One line on what was removed, and what it did."""
-    d = removal.details
-    return (
-        f"removed {d['removed']} of {d['groups']} channel groups ({d['dead']} were "
-        f"dead): accuracy {100 * d['accuracy_before']:.2f} % → "
-        f"{100 * d['accuracy_forced']:.2f} %, before fine-tuning; {d['certificate']}"
     )
 
 

@@ -1,10 +1,11 @@
 """What a compression run is made of; every experiment presets these fields."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
-Method = Literal["dense", "stepwise", "channels"]
+Method = Literal["dense", "stepwise", "channels", "small"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,13 @@ class Config:
     data_dir: Path | None = None
     """Folder of prepared TFDS data sets; $TFDS_DATA_DIR or TFDS's own by default."""
     methods: tuple[Method, ...] = ("dense", "stepwise", "channels")
-    """What to run; the dense network is trained in any case, the others start there."""
+    """What to deliver: the dense network, trained on; the same one pruned weight by
+    weight, or channel by channel; a small dense network of the size `params_ratio`."""
     start: Literal["dense", "scratch"] = "dense"
     """Where pruning starts: from the trained dense network, or from new weights."""
+    start_from: Path | None = None
+    """Folder of another run whose dense network to start from, instead of training one;
+    it may have other auxiliary classifiers."""
     seed: int = 0
     """Seed of the weights, and of the order and augmentation of the images."""
 
@@ -56,6 +61,20 @@ class Config:
     """Stepwise: K, the number of pruning steps."""
     hysteresis: float = 0.1
     """Stepwise: half-width of the band around the threshold in which masks stay."""
+    schedule: Literal["logarithmic", "cubic", "linear", "one_shot"] = "logarithmic"
+    """Stepwise: how sparsity rises; one_shot prunes everything in the first step."""
+    distribution: str = "global"
+    """Stepwise: global (one threshold), leaf (the same share of each leaf), erk (more
+    of large leaves), or n:m such as 2:4, which sets the ratio by itself."""
+    floor: float = 0.0
+    """Stepwise: share of each leaf that a global threshold has to leave, in [0, 1)."""
+    score: Literal["magnitude", "layer_normalised", "random"] = "magnitude"
+    """Stepwise: how much a weight matters."""
+    recover: bool = True
+    """Stepwise: whether pruned weights can come back."""
+    regrow: Literal["none", "gradient", "random"] = "none"
+    """Stepwise: constant sparsity instead, the smallest dropped and as many grown where
+    the gradient is largest (RigL) or at random (SET)."""
 
     params_ratio: float = 26.9
     """Channels: dense parameters per parameter of the compact network."""
@@ -65,10 +84,14 @@ class Config:
     """Channels: L1 penalty of the batch-norm scales γ."""
     l1_shift: float = 1e-4
     """Channels: L1 penalty of the batch-norm shifts β."""
+    solver: Literal["fista", "ista", "subgradient"] = "fista"
+    """Channels: how the L1 penalties are minimised; subgradient, by SGD, leaves no
+    exact zeros, so that all channels that go are forced to zero."""
     sparsify_epochs: int = 40
-    """Channels: how many of the further passes run FISTA; the rest fine-tunes."""
+    """Channels: how many of the further passes are penalised; the rest fine-tunes."""
 
     def __post_init__(self):
+        self._check_choices()
         for field in ("ratio", "params_ratio", "macs_ratio"):
             if (value := getattr(self, field)) < 1:
                 raise ValueError(f"{field} must be 1 or more, got {value}")
@@ -78,10 +101,41 @@ class Config:
         for field in ("small_share", "average_last"):
             if not 0 <= (value := getattr(self, field)) <= 1:
                 raise ValueError(f"{field} must be in [0, 1], got {value}")
+        if not 0 <= self.floor < 1:
+            raise ValueError(f"floor must be in [0, 1), got {self.floor}")
+        if self.start_from is not None and self.start == "scratch":
+            raise ValueError(
+                "start_from names a dense network to start from, start scratch asks "
+                "for new weights: leave one of them out"
+            )
         if "channels" in self.methods and not (
             0 < self.sparsify_epochs < self.prune_epochs
         ):
             raise ValueError(
                 f"sparsify_epochs must lie between 0 and prune_epochs "
                 f"({self.prune_epochs}), got {self.sparsify_epochs}"
+            )
+
+    @property
+    def scope(self) -> str | tuple[int, int]:
+        """`distribution` as `jaxprune.active_stepwise_pruning` takes it."""
+        n_of_m = re.fullmatch(r"(\d+):(\d+)", self.distribution)
+        return (int(n_of_m[1]), int(n_of_m[2])) if n_of_m else self.distribution
+
+    def _check_choices(self) -> None:
+        for field, hint in get_type_hints(type(self)).items():
+            value = getattr(self, field)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                names = ", ".join(get_args(hint))
+                raise ValueError(f"{field} must be one of {names}, got {value!r}")
+        if not self.methods or not set(self.methods) <= set(get_args(Method)):
+            raise ValueError(
+                f"methods must be some of {', '.join(get_args(Method))}, "
+                f"got {self.methods}"
+            )
+        scopes = ("global", "leaf", "erk")
+        if isinstance(self.scope, str) and self.scope not in scopes:
+            raise ValueError(
+                f"distribution must be {', '.join(scopes)} or n:m, "
+                f"got {self.distribution!r}"
             )

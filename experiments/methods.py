@@ -9,7 +9,7 @@ import optax
 
 import jaxprune as jp
 from experiments.config import Config
-from experiments.optimizers import one_cycle, sgd
+from experiments.optimizers import l1_subgradient, one_cycle, sgd
 from jaxprune.types import Array, Params, Predicate
 
 _FROZEN_FROM = 0.6
@@ -50,46 +50,106 @@ def stepwise(
             f"{config.pruning_steps} pruning_steps do not fit into {steps} updates: "
             "train longer, or take fewer"
         )
-    link = jp.active_stepwise_pruning(
-        jp.schedules.logarithmic(sparsity, config.curvature, config.pruning_steps),
-        every,
-        hold=_HOLD,
-        prunable=prunable,
-        hysteresis=config.hysteresis,
-    )
+    if config.regrow == "none":
+        link = _pruning(config, sparsity, prunable, every, cycles)
+    else:
+        link = _regrowing(config, sparsity, prunable, every, cycles)
 
     def observe(opt_state, params):
         del params
         state = opt_state[-1]
         last = jnp.clip(state.step // every, 0, cycles) - 1
         entry = jax.tree.map(lambda x: jnp.where(last < 0, 0, x[last]), state.log)
-        shown = ("sparsity", "threshold", "pruned", "repaired")
+        shown = ("sparsity", "pruned", "repaired")
+        if entry.threshold.ndim == 0:
+            shown = ("sparsity", "threshold", "pruned", "repaired")
         return {name: getattr(entry, name) for name in shown}
 
     return Method(optax.chain(plain(config, peak, steps).tx, link), observe=observe)
 
 
-def channels(config: Config, peak: float, steps: int, *, sparsify: bool) -> Method:
-    """FISTA on the batch-norm factors, SGD on the weights.
+def _pruning(
+    config: Config, sparsity: float, prunable: Predicate, every: int, cycles: int
+) -> optax.GradientTransformationExtraArgs:
+    """Pruning by steps; a schedule of fewer steps holds for longer."""
+    make = {
+        "logarithmic": lambda s, k: jp.schedules.logarithmic(s, config.curvature, k),
+        "cubic": jp.schedules.cubic,
+        "linear": jp.schedules.linear,
+        "one_shot": lambda s, k: jp.schedules.one_shot(s),
+    }
+    schedule = make[config.schedule](sparsity, config.pruning_steps)
+    return jp.active_stepwise_pruning(
+        schedule,
+        every,
+        hold=cycles - schedule.steps,
+        prunable=prunable,
+        hysteresis=config.hysteresis,
+        recover=config.recover,
+        score=_score(config),
+        scope=config.scope,
+        floor=config.floor,
+    )
 
-    With `sparsify` the factors pay L1. Without, they pay nothing and FISTA is
-    Nesterov's gradient method: the optimizer's state keeps its structure, so that
+
+def _regrowing(
+    config: Config, sparsity: float, prunable: Predicate, every: int, cycles: int
+) -> optax.GradientTransformationExtraArgs:
+    """As many cycles at constant sparsity."""
+    return jp.drop_and_regrow(
+        sparsity,
+        every,
+        cycles=cycles,
+        grow=config.regrow,
+        scope=config.scope,
+        prunable=prunable,
+        seed=config.seed,
+    )
+
+
+def _score(config: Config) -> jp.scores.Score:
+    if config.score == "random":
+        return jp.scores.random(config.seed)
+    return getattr(jp.scores, config.score)
+
+
+def channels(config: Config, peak: float, steps: int, *, sparsify: bool) -> Method:
+    """L1 on the batch-norm factors, by FISTA or a baseline; SGD on the weights.
+
+    With `sparsify` the factors pay L1. Without, they pay nothing (FISTA is then
+    Nesterov's gradient method): the optimizer's state keeps its structure, so that
     fine-tuning can go on with it.
     """
     rate = one_cycle(peak, steps)
-    penalty = {"scale": config.l1_scale, "bias": config.l1_shift}
-    factors = jp.fista(
-        rate,
-        l1=lambda path, leaf: penalty[path.rsplit("/", 1)[-1]] if sparsify else 0.0,
-        max_momentum=0.9,
-        restart=False,
-        min_learning_rate=_MIN_FACTOR_RATE if sparsify else 0.0,
-    )
+    factors = _factors(config, rate, sparsify=sparsify)
     tx = optax.partition(
         {"factors": factors, "weights": sgd(rate, weight_decay=config.weight_decay)},
         jp.paths.label(jp.paths.batch_norm_factors, "factors", otherwise="weights"),
     )
+    if config.solver == "subgradient":
+        return Method(tx)
     return Method(tx, jp.primal_params, _live_scales)
+
+
+def _factors(
+    config: Config, rate: optax.Schedule, *, sparsify: bool
+) -> optax.GradientTransformation:
+    """Minimises the loss plus, with `sparsify`, λ_γ‖γ‖₁ + λ_β‖β‖₁."""
+    l1 = {"scale": config.l1_scale, "bias": config.l1_shift}
+
+    def penalty(path: str, leaf: Array) -> float:
+        del leaf
+        return l1[path.rsplit("/", 1)[-1]] if sparsify else 0.0
+
+    if config.solver == "subgradient":
+        return optax.chain(l1_subgradient(penalty), sgd(rate, weight_decay=0.0))
+    return jp.fista(
+        rate,
+        l1=penalty,
+        max_momentum=0.0 if config.solver == "ista" else 0.9,
+        restart=False,
+        min_learning_rate=_MIN_FACTOR_RATE if sparsify else 0.0,
+    )
 
 
 def _live_scales(opt_state: Any, params: Params) -> dict[str, Array]:

@@ -3,10 +3,12 @@
     dense ─┬─ trains on ───────────────────────────────▶ dense
            ├─ active stepwise pruning ─────────────────▶ stepwise
            └─ FISTA ─ plan, removal, certificate ─ fine-tuning ▶ channels
+    a small network, dense from the start ───────────────▶ small
 
 Every branch sees the same number of images, augmented in the same way.
 """
 
+import itertools
 from typing import Any
 
 from experiments import branches, data, results
@@ -18,7 +20,7 @@ from experiments.runs import open_run
 _FREE = ("workdir", "data_dir", "methods")
 """Fields that may change from one start in a folder to the next."""
 
-_BRANCHES = {
+_STARTED = {
     "dense": branches.train_longer,
     "stepwise": branches.stepwise,
     "channels": branches.channels,
@@ -41,20 +43,18 @@ def run(config: Config, architecture: Architecture) -> dict[str, Any]:
     """
     dataset = data.load(config.data, config.data_dir)
     with (
-        open_run(
-            config.workdir, config, free=("workdir", "data_dir", "methods")
-        ) as folder,
+        open_run(config.workdir, config, free=_FREE) as folder,
         Progress() as progress,
     ):
         experiment = Experiment(config, architecture, dataset, folder, progress)
         branches.check(experiment)
         progress.steps = _planned(experiment)
-        start = branches.train_dense(experiment)
-        delivered = {
-            name: branch(experiment, start)
-            for name, branch in _BRANCHES.items()
-            if name == "dense" or name in config.methods
-        }
+        delivered = {}
+        if chosen := [name for name in _STARTED if name in config.methods]:
+            start = branches.start(experiment)
+            delivered = {name: _STARTED[name](experiment, start) for name in chosen}
+        if "small" in config.methods:
+            delivered["small"] = branches.small(experiment)
         return results.write(experiment, delivered)
 
 
@@ -62,12 +62,16 @@ def _planned(experiment: Experiment) -> dict[str, int]:
     """Updates of each phase to come, for the time left."""
     config = experiment.config
     fista = experiment.branch_epochs - experiment.finetune_epochs
-    epochs = {
-        "dense": config.epochs if config.start == "dense" else 0,
-        "dense_longer": experiment.branch_epochs,
-        "stepwise": experiment.branch_epochs * ("stepwise" in config.methods),
-        "channels_sparsify": fista * ("channels" in config.methods),
-        "channels_finetune": experiment.finetune_epochs
-        * ("channels" in config.methods),
+    trained = config.start == "dense" and config.start_from is None
+    phases = {
+        "dense": [("dense_longer", experiment.branch_epochs)],
+        "stepwise": [("stepwise", experiment.branch_epochs)],
+        "channels": [
+            ("channels_sparsify", fista),
+            ("channels_finetune", experiment.finetune_epochs),
+        ],
+        "small": [("small", config.epochs + config.prune_epochs)],
     }
-    return {name: experiment.steps(n) for name, n in epochs.items() if n}
+    started = [("dense", config.epochs)] * (trained and config.methods != ("small",))
+    chosen = [phases[name] for name in phases if name in config.methods]
+    return {name: experiment.steps(n) for name, n in itertools.chain(started, *chosen)}

@@ -14,7 +14,12 @@ Summary = Mapping[str, Any]
 Record = Mapping[str, Any]
 """A line of `metrics.jsonl`: phase, step, epoch, loss, test_accuracy, …"""
 
-_COLOURS = {"dense": "#6b7280", "stepwise": "#2563eb", "channels": "#ea580c"}
+_COLOURS = {
+    "dense": "#6b7280",
+    "stepwise": "#2563eb",
+    "channels": "#ea580c",
+    "small": "#16a34a",
+}
 _AFTER = {
     "dense_longer": "dense",
     "stepwise": "dense",

@@ -141,8 +141,9 @@ def test_a_finished_run_gives_the_same_again(report, config, dataset, monkeypatc
 def test_from_scratch_sees_as_many_images(config, dataset, monkeypatch):
     monkeypatch.setattr("experiments.data.load", lambda name, data_dir: dataset)
     workdir = config.workdir.parent / "scratch"
-    fields = {"start": "scratch", "methods": ("stepwise",), "workdir": workdir}
-    report = pipeline.run(dataclasses.replace(config, **fields), NET)
+    fields = {"start": "scratch", "methods": ("dense", "stepwise")}
+    config = dataclasses.replace(config, workdir=workdir, **fields)
+    report = pipeline.run(config, NET)
     stepwise = report["networks"]["stepwise"]
     assert stepwise["nonzero"] == round(stepwise["params"] / 3.0)
     assert report["certificate"] is None
