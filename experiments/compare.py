@@ -1,0 +1,169 @@
+"""Methods side by side: the same network, data, epochs and seeds, one table.
+
+python -m experiments.compare --preset smoke            # embedded digits, minutes
+python -m experiments.compare --network vgg16           # quick
+python -m experiments.compare --methods stepwise gradual small --ratios 4 8 16
+python -m experiments.compare --help
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from experiments import cli, runtime
+from experiments.comparison import children, tables
+from experiments.comparison.board import Board
+from experiments.comparison.jobs import NETWORKS, command, make_jobs
+from experiments.comparison.methods import METHODS
+from experiments.comparison.plot import plot
+from experiments.comparison.summary import Summary, summarise
+from experiments.config import Config
+from experiments.errors import RunError
+from experiments.runs import open_run, write_text
+
+Network = Literal[tuple(NETWORKS)]
+Method = Literal[tuple(METHODS)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    __doc__ = "\n".join(
+        [
+            "Runs methods × ratios × seeds, each in a process of its own; one table.",
+            "",
+            "Methods:",
+            *[f"  {name}: {method.summary}" for name, method in METHODS.items()],
+        ]
+    )
+
+    workdir: Path
+    """Folder of the comparison; started again with the same folder, it goes on."""
+    network: Network
+    """The network; decides what the other fields are by default."""
+    methods: tuple[Method, ...]
+    """What to compare; the dense network, where all start, is always there."""
+    ratios: tuple[float, ...]
+    """Dense parameters per parameter that is left; 2_of_4 has its own."""
+    seeds: tuple[int, ...]
+    """Seeds of the weights, and of the order and augmentation of the images."""
+    jobs: int
+    """How many processes at a time; the cores are dealt out among them."""
+    run: Config
+    """What the runs share; methods, ratios, seed and folder of each are its own."""
+
+    def __post_init__(self):
+        for field in ("methods", "ratios", "seeds"):
+            if not getattr(self, field):
+                raise ValueError(f"{field} must be one or more, got none")
+        if self.jobs < 1:
+            raise ValueError(f"jobs must be 1 or more, got {self.jobs}")
+
+
+def run(comparison: Comparison) -> Summary:
+    """Runs what is unfinished; writes `comparison.json`, `.md`, `.html` and `.svg`.
+
+    Returns:
+      The summary, as in `comparison.json`.
+
+    Raises:
+      RunError: the folder cannot be used; or, once all is written, runs have failed.
+      KeyboardInterrupt: after Ctrl-C, once everything is saved.
+    """
+    free = ("workdir", "methods", "ratios", "seeds", "jobs")
+    with (
+        open_run(comparison.workdir, comparison, free=free) as opened,
+        Board() as board,
+    ):
+        jobs = make_jobs(
+            comparison.run,
+            opened.folder,
+            comparison.methods,
+            comparison.ratios,
+            comparison.seeds,
+        )
+        start = partial(command, network=comparison.network)
+        failed = children.run(jobs, start, board, at_once=comparison.jobs)
+        title = f"{comparison.network} on {comparison.run.data}"
+        summary = summarise(title, jobs, failed)
+        write(summary, opened.folder)
+        board.say(tables.text(summary))
+        board.say(f"comparison: {opened.folder / 'comparison.html'}")
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(jobs)} runs failed; their logs are in "
+            f"{opened.folder / 'runs'}"
+        )
+    return summary
+
+
+def write(summary: Summary, folder: Path) -> None:
+    """Writes the table and the plot in all their forms."""
+    name = "comparison"
+    write_text(folder / f"{name}.json", json.dumps(summary, indent=2))
+    write_text(folder / f"{name}.md", tables.markdown(summary, figure=f"{name}.svg"))
+    write_text(folder / f"{name}.html", tables.html(summary))
+    write_text(folder / f"{name}.svg", plot(summary))
+
+
+_CHOSEN = (
+    "dense",
+    "small",
+    "stepwise",
+    "no_recovery",
+    "one_shot",
+    "gradual",
+    "random",
+    "rigl",
+    "channels",
+    "slimming",
+)
+_SMOKE = {"methods": _CHOSEN, "ratios": (10.0,), "seeds": (0, 1), "jobs": 2}
+_QUICK = {"methods": _CHOSEN, "ratios": (10.0,), "seeds": (0, 1, 2), "jobs": 1}
+_FULL = {**_QUICK, "methods": tuple(METHODS), "ratios": (5.6, 12.0, 26.9)}
+
+
+def presets(network: str | None = None) -> dict[str, cli.Preset]:
+    """By name, on `network`, or on the one that each suggests."""
+    return {
+        "smoke": _preset("smoke", network or "convnet", _SMOKE, "minutes on 2 cores"),
+        "quick": _preset("quick", network or "mobilenet", _QUICK, "hours on 2 cores"),
+        "full": _preset("full", network or "mobilenet", _FULL, "for an accelerator"),
+    }
+
+
+def _preset(name: str, network: str, fields: dict[str, Any], cost: str) -> cli.Preset:
+    """The runs share the preset of the same name in the network's own experiment."""
+    runs = importlib.import_module(NETWORKS[network]).PRESETS
+    base = runs.get(name, next(iter(runs.values()))).config
+    folder = Path(f"runs/compare_{network}_{name}")
+    comparison = Comparison(workdir=folder, network=network, run=base, **fields)
+    count = f"{len(fields['methods'])} methods, {len(fields['seeds'])} seeds"
+    return cli.Preset(comparison, f"{network} on {base.data}, {count}; {cost}")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line."""
+    runtime.configure()
+    jax.config.update("jax_platforms", "cpu")  # an accelerator is for the runs
+    args = list(sys.argv[1:] if args is None else args)
+    return cli.main(run, presets(_named(args)), lambda: "quick", args)
+
+
+def _named(args: Sequence[str]) -> str | None:
+    """The network that `args` name; a wrong one is refused later, with the rest."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--network", nargs="?")
+    named = parser.parse_known_args(args)[0].network
+    return named if named in NETWORKS else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
