@@ -107,7 +107,8 @@ def open_run(
 
     Args:
       folder: created if need be; only one process may have it open.
-      config: a dataclass; written to `config.json`, compared when it is there.
+      config: a dataclass; written to `config.json`, compared when it is there; a field
+        that came later had its default.
       checkpoint_every: seconds between two checkpoints.
       free: names of fields that may differ from the config of the earlier start.
 
@@ -116,12 +117,14 @@ def open_run(
         another process, or cannot be written to.
     """
     folder = Path(folder).absolute()
-    config = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    config = {k: v for k, v in config.items() if k not in free}
+    config, defaults = (
+        {k: v for k, v in _plain(fields).items() if k not in free}
+        for fields in (dataclasses.asdict(config), _defaults(config))
+    )
     with contextlib.ExitStack() as stack:
         with one_line(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _check_owner(folder, config)
+            _check_owner(folder, config, defaults)
             lock = stack.enter_context((folder / "lock").open("a"))
             _lock(lock, folder)
             record = {"config": config, "versions": versions()}
@@ -163,7 +166,21 @@ def one_line(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write to the run's folder: {why} ({path})") from error
 
 
-def _check_owner(folder: Path, config: Record) -> None:
+def _defaults(config: Any) -> Record:
+    fields = dataclasses.fields(config)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from JSON."""
+
+    def plain(x: Any) -> Any:
+        return dataclasses.asdict(x) if dataclasses.is_dataclass(x) else str(x)
+
+    return json.loads(json.dumps(value, default=plain))
+
+
+def _check_owner(folder: Path, config: Record, defaults: Record) -> None:
     path = folder / "config.json"
     if not path.exists():
         there = sorted(p.name for p in folder.iterdir() if p.name != "lock")
@@ -174,7 +191,7 @@ def _check_owner(folder: Path, config: Record) -> None:
             )
         return
     try:
-        before = json.loads(path.read_text())["config"]
+        before = {**defaults, **json.loads(path.read_text())["config"]}
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not a run's config.json; is it damaged?") from error
     changed = differences(before, config)

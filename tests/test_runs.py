@@ -54,6 +54,17 @@ def test_fields_that_came_or_went_are_named():
     ]
 
 
+def test_a_field_that_came_later_had_its_default(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": {"workdir": "here", "ratio": 8.0}}))
+    with open_run(tmp_path, Config(ratio=8.0)):
+        pass
+    path.write_text(json.dumps({"config": {"workdir": "here", "ratio": 8.0}}))
+    other = Config(ratio=8.0, dense=Inner(epochs=5))
+    with pytest.raises(RunError, match=r"dense.*5"), open_run(tmp_path, other):
+        pass
+
+
 def test_folder_of_something_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(RunError, match=r"not the folder of a run.*thesis\.tex"):  # noqa: SIM117
