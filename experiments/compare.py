@@ -21,11 +21,10 @@ import jax
 from experiments import cli, runtime
 from experiments.comparison import children, tables
 from experiments.comparison.board import Board
-from experiments.comparison.jobs import NETWORKS, command, make_jobs
+from experiments.comparison.jobs import NETWORKS, Shared, command, make_jobs
 from experiments.comparison.methods import METHODS
 from experiments.comparison.plot import plot
 from experiments.comparison.summary import Summary, summarise
-from experiments.config import Config
 from experiments.errors import RunError
 from experiments.runs import open_run, write_text
 
@@ -56,8 +55,8 @@ class Comparison:
     """Seeds of the weights, and of the order and augmentation of the images."""
     jobs: int
     """How many processes at a time; the cores are dealt out among them."""
-    run: Config
-    """What the runs share; methods, ratios, seed and folder of each are its own."""
+    run: Shared
+    """What the runs share."""
 
     def __post_init__(self):
         for field in ("methods", "ratios", "seeds"):
@@ -142,7 +141,7 @@ def presets(network: str | None = None) -> dict[str, cli.Preset]:
 def _preset(name: str, network: str, fields: dict[str, Any], cost: str) -> cli.Preset:
     """The runs share the preset of the same name in the network's own experiment."""
     runs = importlib.import_module(NETWORKS[network]).PRESETS
-    base = runs.get(name, next(iter(runs.values()))).config
+    base = Shared.of(runs.get(name, next(iter(runs.values()))).config)
     folder = Path(f"runs/compare_{network}_{name}")
     comparison = Comparison(workdir=folder, network=network, run=base, **fields)
     count = f"{len(fields['methods'])} methods, {len(fields['seeds'])} seeds"

@@ -19,12 +19,12 @@ import pytest
 from experiments import cli, compare
 from experiments.comparison import children, convnet, jobs, tables
 from experiments.comparison.board import Board
-from experiments.comparison.jobs import arguments, make_jobs
+from experiments.comparison.jobs import Shared, arguments, make_jobs
 from experiments.comparison.methods import METHODS
 from experiments.comparison.plot import plot
 from experiments.comparison.summary import spread, summarise
 
-BASE = dataclasses.replace(convnet.SMOKE, width=0.25)
+BASE = dataclasses.replace(Shared.of(convnet.SMOKE), width=0.25)
 COSTS = {"accuracy": 0.9, "params": 1000, "nonzero": 1000, "macs": 5000}
 
 
@@ -117,7 +117,7 @@ def test_runs_are_made_once(tmp_path, board, capsys):
     assert children.run(made, command, board, at_once=2) == {}
     assert sorted(seen) == sorted(job.name for job in made)
     assert seen.index("dense_seed0") < seen.index("stepwise_4x_seed0")
-    assert "[3/3] stepwise_4x_seed0: 90.00 %" in capsys.readouterr().out
+    assert "stepwise_4x_seed0: 90.00 %" in capsys.readouterr().out
     assert made[0].log.read_text().startswith("$ sh -c ")
     more = make(tmp_path, ("stepwise", "small", "cubic"))
     seen.clear()
@@ -379,6 +379,7 @@ def test_the_command_line_from_runs_to_tables(tmp_path, monkeypatch, capsys):
         (["--ratios", "0.5"], "ratio must be 1 or more, got 0.5"),
         (["--jobs", "0"], "jobs must be 1 or more, got 0"),
         (["--run.epochs", "many"], "--run.epochs"),
+        (["--run.ratio", "8"], "--run.ratio"),
     ],
 )
 def test_bad_arguments_are_one_line(tmp_path, capsys, args, message):

@@ -6,10 +6,12 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
+
+from tyro.conf import Suppress
 
 from experiments.comparison.methods import METHODS
-from experiments.config import Config
+from experiments.config import Config, Method
 
 NETWORKS = {
     "convnet": "experiments.comparison.convnet",
@@ -20,6 +22,27 @@ NETWORKS = {
     "vgg19_bn": "experiments.cifar10_vgg19_bn",
 }
 """Where the experiment on each network is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared(Config):
+    """A config without what is each run's own."""
+
+    workdir: Suppress[Path] = Path()
+    methods: Suppress[tuple[Method, ...]] = ("dense",)
+    start: Suppress[Literal["dense", "scratch"]] = "dense"
+    start_from: Suppress[Path | None] = None
+    seed: Suppress[int] = 0
+    ratio: Suppress[float] = 1.0
+    params_ratio: Suppress[float] = 1.0
+    macs_ratio: Suppress[float] = 1.0
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """What other runs can share of a run's config."""
+        names = {field.name for field in dataclasses.fields(Config)}
+        shared = names - set(cls.__annotations__)
+        return cls(**{name: getattr(config, name) for name in shared})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +92,7 @@ class Job:
 
 
 def make_jobs(
-    base: Config,
+    base: Shared,
     workdir: Path,
     methods: Iterable[str],
     ratios: Iterable[float],
@@ -78,7 +101,7 @@ def make_jobs(
     """The runs, seed by seed; the dense network of a seed is its first.
 
     Args:
-      base: the config that the methods' fields change.
+      base: what the runs share; the methods' fields go over it.
       workdir: folder in which each run gets its own.
       methods: names in `METHODS`; "dense" need not be among them.
       ratios: dense parameters per parameter that is left.
@@ -101,7 +124,7 @@ def make_jobs(
 
 
 def _job(
-    base: Config,
+    base: Shared,
     workdir: Path,
     method: str,
     ratio: float,
@@ -122,7 +145,7 @@ def _job(
         "workdir": workdir / "runs" / name,
         "seed": seed,
     }
-    return Job(method, ratio, dataclasses.replace(base, **fields), after)
+    return Job(method, ratio, Config(**{**vars(base), **fields}), after)
 
 
 def command(job: Job, network: str) -> list[str]:
