@@ -7,14 +7,14 @@ python -m experiments.cifar10_mobilenet --help
 
 import dataclasses
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import cli, pipeline, runtime
+from experiments import cli, pipeline
 from experiments.config import Config
 from experiments.experiment import Architecture
 from experiments.models.mobilenet import MobileNetV1
+from experiments.reported import Reported, active_stepwise_pruning
 from jaxprune import paths
 
 MOBILENET = Architecture(
@@ -23,13 +23,17 @@ MOBILENET = Architecture(
     depth=13,
     prunable=paths.matching(r"Pointwise_\d+/kernel|^Dense_0/kernel"),
 )
+EXPECTED = (
+    active_stepwise_pruning(params=5.6),
+    Reported("channels", "Zeng et al., 2019", params=26.9, macs=3.9, points=-0.04),
+)
 
 FULL = Config(workdir=Path("runs/cifar10_mobilenet"), aux_at=(5, 11))
 QUICK = dataclasses.replace(
     FULL,
     width=0.5,
     epochs=4,
-    prune_epochs=4,
+    prune_epochs=6,
     sparsify_epochs=2,
     small_share=0.6,
     l1_scale=4e-3,
@@ -63,16 +67,8 @@ PRESETS = {
 
 def run(config: Config = QUICK) -> dict[str, Any]:
     """Runs the experiment; the report is returned and written to `config.workdir`."""
-    return pipeline.run(config, MOBILENET)
-
-
-def main() -> int:
-    """The command line."""
-    runtime.configure()
-    cli.show_log()
-    default = partial(cli.by_device, cpu="quick", accelerator="full")
-    return cli.main(run, PRESETS, default)
+    return pipeline.run(config, MOBILENET, EXPECTED)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(pipeline.main(run, PRESETS))

@@ -17,6 +17,7 @@ from experiments.losses import classification, head_weights
 from experiments.methods import Method
 from experiments.networks import Network, Variables, linen
 from experiments.progress import Progress
+from experiments.reported import Reported
 from experiments.runs import Run
 from experiments.step import Examples
 from experiments.train import Fitted, Recipe, fit
@@ -41,13 +42,14 @@ class Architecture(NamedTuple):
 
 @dataclass
 class Experiment:
-    """What the branches share: config, data, run folder, progress."""
+    """What the branches share: config, data, run folder, progress, papers' results."""
 
     config: Config
     architecture: Architecture
     dataset: Dataset
     run: Run
     progress: Progress
+    reported: tuple[Reported, ...] = ()
 
     @cached_property
     def network(self) -> Network:

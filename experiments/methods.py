@@ -95,14 +95,15 @@ def _pruning(
 def _regrowing(
     config: Config, sparsity: float, prunable: Predicate, every: int, cycles: int
 ) -> optax.GradientTransformationExtraArgs:
-    """As many cycles at constant sparsity."""
+    """As many cycles, at constant sparsity from the first update on."""
     return jp.drop_and_regrow(
         sparsity,
         every,
-        cycles=cycles,
-        grow=config.regrow,
-        scope=config.scope,
+        cycles,
         prunable=prunable,
+        grow=config.regrow,
+        distribution=config.distribution,
+        initial=jp.scores.magnitude if config.start == "dense" else None,
         seed=config.seed,
     )
 

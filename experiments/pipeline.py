@@ -9,12 +9,15 @@ Every branch sees the same number of images, augmented in the same way.
 """
 
 import itertools
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from experiments import branches, data, results
+from experiments import branches, cli, data, results, runtime
 from experiments.config import Config
 from experiments.experiment import Architecture, Experiment
 from experiments.progress import Progress
+from experiments.reported import Reported
 from experiments.runs import open_run
 
 _FREE = ("workdir", "data_dir", "methods")
@@ -27,10 +30,17 @@ _STARTED = {
 }
 
 
-def run(config: Config, architecture: Architecture) -> dict[str, Any]:
+def run(
+    config: Config, architecture: Architecture, reported: tuple[Reported, ...] = ()
+) -> dict[str, Any]:
     """Runs what `config.methods` names and writes networks and report.
 
     Started again with the same `workdir` it goes on where it stopped.
+
+    Args:
+      config: what to run.
+      architecture: the network.
+      reported: what papers report, to stand in the report beside what is measured.
 
     Returns:
       The report, as written to `report.json`.
@@ -46,7 +56,9 @@ def run(config: Config, architecture: Architecture) -> dict[str, Any]:
         open_run(config.workdir, config, free=_FREE) as folder,
         Progress() as progress,
     ):
-        experiment = Experiment(config, architecture, dataset, folder, progress)
+        experiment = Experiment(
+            config, architecture, dataset, folder, progress, reported
+        )
         branches.check(experiment)
         progress.steps = _planned(experiment)
         delivered = {}
@@ -56,6 +68,14 @@ def run(config: Config, architecture: Architecture) -> dict[str, Any]:
         if "small" in config.methods:
             delivered["small"] = branches.small(experiment)
         return results.write(experiment, delivered)
+
+
+def main(run: Callable[[Config], Any], presets: Mapping[str, cli.Preset]) -> int:
+    """The command line of an experiment: quick on a CPU, full on an accelerator."""
+    runtime.configure()
+    cli.show_log()
+    default = partial(cli.by_device, cpu="quick", accelerator="full")
+    return cli.main(run, presets, default)
 
 
 def _planned(experiment: Experiment) -> dict[str, int]:

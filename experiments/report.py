@@ -9,8 +9,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments.reported import beside
+
 Summary = Mapping[str, Any]
-"""As in `report.json`: networks, certificate, data, versions, device, pruning."""
+"""As in `report.json`: networks, certificate, reported, data, versions, device, …"""
 Record = Mapping[str, Any]
 """A line of `metrics.jsonl`: phase, step, epoch, loss, test_accuracy, …"""
 
@@ -29,7 +31,7 @@ _AFTER = {
 
 
 def table(summary: Summary) -> str:
-    """The networks side by side, a column for each, and the certificate, as text.
+    """The networks side by side, the certificate, what papers report; as text.
 
     Ratios in brackets compare with the dense network of the same run.
     """
@@ -48,7 +50,8 @@ def table(summary: Summary) -> str:
     out = io.StringIO()
     console = Console(file=out, width=160, markup=False, color_system=None)
     console.print(text)
-    console.print(certificate(summary), soft_wrap=True)
+    for line in (certificate(summary), *beside(summary)):
+        console.print(line, soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -85,6 +88,7 @@ def html(summary: Summary, metrics: Sequence[Record] = ()) -> str:
         rows="\n".join(_row("td", row) for row in rows),
         verdict="exact" if verdict == "exact" else "other",
         certificate=_escape(certificate(summary)),
+        reported="\n".join(f"<p>{_escape(line)}</p>" for line in beside(summary)),
         plots=f"<figure>{plots}</figure>" if plots else "",
         about="\n".join(_row("td", item) for item in about.items() if item[1]),
     )
@@ -339,6 +343,7 @@ tr + tr td, tbody tr td {{ border-top: 1px solid #e5e7eb; }}
 </table></div>
 <p>In brackets: against the dense network of the same run (accuracy in points).</p>
 <p class="certificate {verdict}">{certificate}</p>
+{reported}
 {plots}
 <h2>Provenance</h2>
 <div class="scroll"><table class="about">

@@ -8,6 +8,7 @@ Convolutions are 3×3 with stride 1; max pooling 2×2 ends each of five stages.
 | `vgg16_bn()`, 32×32×3 | 10 | 14,724,042 | 313.2 M |
 | `vgg19_bn()`, 32×32×3 | 10 | 20,035,018 | 398.1 M |
 | `imagenet(vgg16)`, 224×224×3 | 4096, 4096, 1000 | 138,357,544 | 15.47 G |
+| `imagenet(vgg19_bn)`, 224×224×3 | 4096, 4096, 1000 | 143,672,744 | 19.63 G |
 
 The two CIFAR layouts with batch norm have no bias beside it and no hidden dense layer,
 as in Network Slimming (Liu et al., 2017).

@@ -1,0 +1,57 @@
+"""ZFNet on CIFAR-10, pruned weight by weight to 1/15.0 of its parameters.
+
+python -m experiments.cifar10_zfnet                  # quick on a CPU
+python -m experiments.cifar10_zfnet --preset smoke   # embedded digits, minutes
+python -m experiments.cifar10_zfnet --help
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments import cli, pipeline
+from experiments.config import Config
+from experiments.experiment import Architecture
+from experiments.models.zfnet import zfnet
+from experiments.reported import active_stepwise_pruning
+from jaxprune import paths
+
+ZFNET = Architecture(name="ZFNet", build=zfnet, depth=5, prunable=paths.kernels)
+EXPECTED = (active_stepwise_pruning(params=15.0),)
+
+FULL = Config(
+    workdir=Path("runs/cifar10_zfnet"),
+    methods=("dense", "stepwise"),
+    ratio=15.0,
+    params_ratio=15.0,
+    floor=0.02,
+    learning_rate=0.05,
+    prune_learning_rate=0.02,
+)
+QUICK = dataclasses.replace(FULL, width=0.375, epochs=2, prune_epochs=2)
+SMOKE = dataclasses.replace(
+    QUICK,
+    workdir=Path("runs/smoke_zfnet"),
+    data="digits",
+    width=0.25,
+    epochs=5,
+    prune_epochs=5,
+    batch_size=32,
+    average_last=0.0,
+    pruning_steps=10,
+)
+PRESETS = {
+    "smoke": cli.Preset(SMOKE, "embedded digits, width 0.25; 2 minutes on 2 cores"),
+    "quick": cli.Preset(QUICK, "CIFAR-10, width 0.375; 7 minutes on 2 cores"),
+    "full": cli.Preset(FULL, "CIFAR-10, width 1.0; 320 epochs, for an accelerator"),
+}
+
+
+def run(config: Config = QUICK) -> dict[str, Any]:
+    """Runs the experiment; the report is returned and written to `config.workdir`."""
+    return pipeline.run(config, ZFNET, EXPECTED)
+
+
+if __name__ == "__main__":
+    sys.exit(pipeline.main(run, PRESETS))
