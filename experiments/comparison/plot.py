@@ -1,20 +1,11 @@
 """Accuracy against ratio, as an SVG element."""
 
-import io
 from typing import Any
 
 from experiments.comparison.summary import Summary
+from experiments.page import drawing
 
 _MARKERS = "osD^v<>Ph*Xpd"
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "jaxprune",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-}
 
 
 def plot(summary: Summary) -> str:
@@ -24,19 +15,14 @@ def plot(summary: Summary) -> str:
     of the legend. The dense network is the line across, its spread the band. Empty when
     nothing is known.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
+    rows = [row for row in summary["rows"] if row["params_ratio"] is not None]
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(11, 5), layout="constrained")
-        known = [row for row in summary["rows"] if row["params_ratio"] is not None]
-        if known:
-            _draw(figure.add_subplot(), known)
+    def draw(figure: Any) -> None:
+        if rows:
+            _draw(figure.add_subplot(), rows)
             figure.legend(loc="outside right upper")
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = out.getvalue()
-    return drawn[drawn.index("<svg") :]
+
+    return drawing(draw, size=(11, 5))
 
 
 def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:

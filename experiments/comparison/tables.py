@@ -1,10 +1,9 @@
 """The comparison as text, Markdown and HTML."""
 
-import html as markup
 import io
-from collections.abc import Sequence
 from typing import Any
 
+from experiments import page
 from experiments.comparison.plot import plot
 from experiments.comparison.summary import Summary
 
@@ -68,13 +67,13 @@ def markdown(summary: Summary, *, figure: str) -> str:
 
 def html(summary: Summary) -> str:
     """One self-contained page: table, plot, provenance."""
-    return _PAGE.format(
-        title=_escape(summary["title"]),
-        heads=_row("th", HEADS),
-        rows="\n".join(_row("td", row) for row in cells(summary)),
-        note=_escape(NOTE),
-        plot=plot(summary),
-        about="\n".join(_row("td", item) for item in about(summary).items()),
+    return page.page(
+        summary["title"],
+        page.table(cells(summary), HEADS, kind="told"),
+        page.element("p", NOTE),
+        f"<figure>{plot(summary)}</figure>",
+        page.element("h2", "Provenance"),
+        page.table(about(summary).items(), kind="about"),
     )
 
 
@@ -113,46 +112,3 @@ def _number(found: Any, form: str, scale: float = 1.0, unit: str = "") -> str:
     if not found["spread"]:
         return shown
     return f"{shown} ± {scale * found['spread']:{form.lstrip('+')}}"
-
-
-def _row(tag: str, row: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{_escape(c)}</{tag}>" for c in row) + "</tr>"
-
-
-def _escape(value: Any) -> str:
-    return markup.escape(str(value))
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #111827; background: #f8fafc;
-  max-width: 84rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.6rem; }}
-.box {{ background: #fff; border: 1px solid #e5e7eb; border-radius: .6rem;
-  margin: 1rem 0; overflow-x: auto; }}
-.box svg {{ width: 100%; height: auto; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .4rem .8rem; text-align: right; white-space: nowrap; }}
-th {{ color: #6b7280; font-weight: 500; font-size: .85rem; }}
-tr > :first-child {{ text-align: left; font-weight: 600; }}
-tr > :last-child {{ text-align: left; white-space: normal; font-size: .85rem; }}
-tr + tr td, tbody tr td {{ border-top: 1px solid #e5e7eb; }}
-</style>
-<h1>{title}</h1>
-<div class="box"><table>
-<thead>{heads}</thead>
-<tbody>
-{rows}
-</tbody>
-</table></div>
-<p>{note}</p>
-<div class="box">{plot}</div>
-<div class="box"><table>
-{about}
-</table></div>
-</html>
-"""
