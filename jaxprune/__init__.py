@@ -2,6 +2,7 @@
 
 from jaxprune import artifact as artifact
 from jaxprune import coupling as coupling
+from jaxprune import distributions as distributions
 from jaxprune import masks as masks
 from jaxprune import paths as paths
 from jaxprune import prox as prox
@@ -30,12 +31,13 @@ from jaxprune.plan import Plan as Plan
 from jaxprune.plan import importance as importance
 from jaxprune.plan.choose import make_plan as make_plan
 from jaxprune.plan.choose import measured_latency as measured_latency
+from jaxprune.pruning_log import PruningLog as PruningLog
+from jaxprune.pruning_log import StepwiseState as StepwiseState
+from jaxprune.pruning_log import pruning_log as pruning_log
+from jaxprune.pruning_log import sparsity as sparsity
+from jaxprune.regrow import drop_and_regrow as drop_and_regrow
 from jaxprune.shrink import shrink as shrink
-from jaxprune.stepwise import PruningLog as PruningLog
-from jaxprune.stepwise import StepwiseState as StepwiseState
 from jaxprune.stepwise import (
     active_stepwise_pruning as active_stepwise_pruning,
 )
-from jaxprune.stepwise import pruning_log as pruning_log
-from jaxprune.stepwise import sparsity as sparsity
 from jaxprune.version import __version__ as __version__

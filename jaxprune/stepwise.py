@@ -1,64 +1,26 @@
 """Active stepwise pruning, an Optax transformation: prune, train, repair, in cycles."""
 
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
+from jaxprune import distributions, landing, leafwise, paths, scores, thresholds
 from jaxprune import masks as masks_
-from jaxprune import paths, scores, thresholds
+from jaxprune.landing import Choice, Leaves, Weights
 from jaxprune.schedules import Schedule
-from jaxprune.types import Array, Masks, Params, Predicate, PyTree
+from jaxprune.types import Array, Predicate
 
-Scope: TypeAlias = Literal["global", "leaf"] | tuple[int, int]
+Scope: TypeAlias = Literal["global", "leaf", "erk"] | tuple[int, int]
 
-
-Leaves: TypeAlias = list[Array]
-
-
-class PruningLog(NamedTuple):
-    """What each pruning cycle did; arrays with one entry for each cycle.
-
-    Attributes:
-      sparsity: share of the prunable weights that are pruned after the cycle.
-      threshold: the score that separated them; one column for each leaf if the scope is
-        "leaf", zero for n of m.
-      pruned: how many weights were pruned.
-      repaired: how many came back.
-      nans: how many scores were NaN.
-    """
-
-    sparsity: Array
-    threshold: Array
-    pruned: Array
-    repaired: Array
-    nans: Array
-
-
-class StepwiseState(NamedTuple):
-    """State of `active_stepwise_pruning`.
-
-    Attributes:
-      step: how many updates there have been.
-      masks: bool, shaped like the prunable params; True where kept. `optax.MaskedNode`
-        in place of the other leaves, here and in `dormant`.
-      dormant: the values of the pruned weights, 0 where a weight is kept.
-      disturbed: how many pruned weights were found not to be zero in the params.
-      cycles: how many pruning cycles there have been.
-      log: what each cycle did.
-    """
-
-    step: Array
-    masks: Masks
-    dormant: Params
-    disturbed: Array
-    cycles: Array
-    log: PruningLog
+_SHARED_OUT = {
+    "leaf": distributions.uniform,
+    "erk": distributions.erdos_renyi_kernel,
+}
 
 
 def active_stepwise_pruning(
@@ -105,22 +67,26 @@ def active_stepwise_pruning(
       recover: False for no repair: pruned once is pruned for ever, and there are no
         dormant values.
       score: how much a weight matters, from its value and its update.
-      scope: "global" for one threshold; "leaf" for one in each leaf; (n, m) for the n
-        largest of each m inputs, at each cycle, whatever the schedule says.
+      scope: "global" for one threshold; "leaf" for one in each leaf, to the same
+        sparsity; "erk" for one in each leaf, to the share that
+        `distributions.erdos_renyi_kernel` gives it at the sparsity of the cycle;
+        (n, m) for the n largest of each m inputs, at each cycle, whatever the schedule
+        says.
       floor: share of each leaf, in [0, 1), that a global threshold has to leave.
 
     Returns:
       A transformation with the state `StepwiseState`.
 
     Raises:
-      ValueError: an argument is out of range; in `init`, `prunable` matches nothing; in
-        `update`, no params were given, or, outside jit, a score is NaN or a pruned
-        weight is no longer zero because a later link changed the update. Under jit
-        `sparsity` and `pruning_log` raise instead.
+      ValueError: an argument is out of range; in `init`, `prunable` matches nothing,
+        or "erk" has fewer weights to keep than leaves; in `update`, no params were
+        given, or, outside jit, a score is NaN or a pruned weight is no longer zero
+        because a later link changed the update. Under jit `sparsity` and
+        `pruning_log` raise instead.
 
     Example:
-      >>> from jaxprune import schedules
-      >>> schedule = schedules.linear(final=0.5, steps=2)
+      >>> import jaxprune as jp
+      >>> schedule = jp.schedules.linear(final=0.5, steps=2)
       >>> tx = optax.chain(
       ...     optax.sgd(0.1),
       ...     active_stepwise_pruning(schedule, every=1, hold=0),
@@ -130,194 +96,111 @@ def active_stepwise_pruning(
       >>> for _ in range(2):
       ...     updates, state = tx.update({"kernel": jnp.zeros((2, 2))}, state, params)
       ...     params = optax.apply_updates(params, updates)
-      >>> params["kernel"], sparsity(state)
+      >>> params["kernel"], jp.sparsity(state)
       (Array([[0., 0.],
              [3., 4.]], dtype=float32), 0.5)
     """
     _validate(schedule, every, hysteresis, hold, scope, floor)
     cycles = schedule.steps + hold
+    rule = Rule(schedule, cycles, hysteresis, recover, score, scope, floor)
+    return landing.in_cycles(
+        "active_stepwise_pruning",
+        rule,
+        every,
+        cycles,
+        prunable=prunable,
+        start=rule.start,
+        dormant=recover,
+        columns=scope in _SHARED_OUT,
+    )
 
-    def init(params: Params) -> StepwiseState:
-        weights = _prunable(params, prunable)
-        absent = jax.tree.map(lambda _: optax.MaskedNode(), weights)
-        thresholds_shape = (cycles,)
-        if scope == "leaf":
-            thresholds_shape = (cycles, len(jax.tree.leaves(weights)))
-        return StepwiseState(
-            step=jnp.zeros((), jnp.int32),
-            masks=jax.tree.map(lambda w: jnp.ones_like(w, dtype=bool), weights),
-            dormant=jax.tree.map(jnp.zeros_like, weights) if recover else absent,
-            disturbed=jnp.zeros((), jnp.int32),
-            cycles=jnp.zeros((), jnp.int32),
-            log=PruningLog(
-                sparsity=jnp.zeros(cycles),
-                threshold=jnp.zeros(thresholds_shape),
-                pruned=jnp.zeros(cycles, jnp.int32),
-                repaired=jnp.zeros(cycles, jnp.int32),
-                nans=jnp.zeros(cycles, jnp.int32),
-            ),
-        )
 
-    def select(masks: Leaves, scored: Leaves, sparsity: Array, exact: Array):
-        """The masks of one cycle, and the thresholds."""
-        if isinstance(scope, tuple):
-            return [masks_.n_of_m(x, *scope) for x in scored], jnp.zeros(())
-        if scope == "leaf":
-            each = [
-                cut([m], [x], sparsity, exact)
-                for m, x in zip(masks, scored, strict=True)
-            ]
-            return [new for [new], _ in each], jnp.stack([tau for _, tau in each])
-        return cut(masks, _protected(scored, floor), sparsity, exact)
+@dataclass(frozen=True)
+class Rule:
+    """What one cycle of `active_stepwise_pruning` does; its arguments as there.
 
-    def cut(masks: Leaves, scored: Leaves, sparsity: Array, exact: Array):
-        """The masks of one cycle under one threshold, and the threshold."""
-        size = sum(x.size for x in scored)
-        last = round(schedule.final * size)
-        k = jnp.where(exact, last, jnp.round(sparsity * size).astype(jnp.int32))
-        kth = thresholds.kth_smallest(scored, k)
-        tau = jnp.maximum(kth, 0).astype(jnp.float32)
-        new = _cond(
-            exact,
-            lambda: masks_.above(scored, kth, last),
+    Example:
+      >>> from jaxprune import schedules
+      >>> rule = Rule(schedules.one_shot(0.5), cycles=1)
+      >>> kernel, kept = jnp.array([[1.0, 2.0]]), jnp.ones((1, 2), bool)
+      >>> rule(1, Weights(["kernel"], [kept], [kernel], [0 * kernel])).masks
+      [Array([[False,  True]], dtype=bool)]
+    """
+
+    schedule: Schedule
+    cycles: int
+    hysteresis: float = 0.0
+    recover: bool = True
+    score: scores.Score = scores.magnitude
+    scope: Scope = "global"
+    floor: float = 0.0
+
+    def start(self, names: list[str], weights: Leaves) -> Leaves:
+        """At first everything is kept, if what is asked for later is possible."""
+        del names
+        self.counts([w.shape for w in weights])
+        return [jnp.ones_like(w, dtype=bool) for w in weights]
+
+    def __call__(self, k: Array | int, now: Weights) -> Choice:
+        """New masks by the scores of all weights, dormant ones included."""
+        scored = scores.each(self.score, now.paths, now.values, now.updates)
+        nans = thresholds.count_nan(scored)
+        if self.recover:
+            return Choice(*self.select(k, now.masks, scored), nans)
+        # What is pruned scores less than anything kept.
+        pairs = zip(now.masks, scored, strict=True)
+        scored = [jnp.where(kept, x, -1) for kept, x in pairs]
+        masks, threshold = self.select(k, now.masks, scored)
+        return Choice(list(map(jnp.logical_and, now.masks, masks)), threshold, nans)
+
+    def select(
+        self, k: Array | int, masks: Leaves, scored: Leaves
+    ) -> tuple[Leaves, Array]:
+        """The masks of cycle k, and the threshold or thresholds."""
+        if isinstance(self.scope, tuple):
+            return [masks_.n_of_m(x, *self.scope) for x in scored], jnp.zeros(())
+        counts = jnp.asarray(self.counts([x.shape for x in scored]))[k - 1]
+        if self.scope == "global":
+            scored = _protected(scored, self.floor)
+            cuts, above = thresholds.kth_smallest(scored, counts), masks_.above
+        else:
+            cuts, above = leafwise.kth_smallest(scored, counts), leafwise.above
+        taus = jnp.maximum(cuts, 0).astype(jnp.float32)
+        each = taus if taus.ndim else [taus] * len(scored)
+        new = landing.cond(
+            k == self.cycles,
+            lambda: above(scored, cuts, counts),
             lambda: [
-                masks_.prune_and_repair(m, x, tau, hysteresis)
-                for m, x in zip(masks, scored, strict=True)
+                masks_.prune_and_repair(m, x, tau, self.hysteresis)
+                for m, x, tau in zip(masks, scored, each, strict=True)
             ],
         )
-        return new, tau
+        return new, taus
 
-    def cycle(k: Array, masks: Leaves, values: Leaves, change: Leaves, log: PruningLog):
-        """New masks by the scores of all weights, dormant ones included."""
-        scored = list(map(score, values, change))
-        nans = thresholds.count_nan(scored)
-        if not recover:  # what is pruned scores less than anything kept
-            scored = [jnp.where(m, x, -1) for m, x in zip(masks, scored, strict=True)]
-        new, tau = select(masks, scored, schedule(k), k == cycles)
-        if not recover:
-            new = list(map(jnp.logical_and, masks, new))
-        entry = PruningLog(
-            sparsity=1 - masks_.count(new) / sum(m.size for m in masks),
-            threshold=tau,
-            pruned=masks_.count([m & ~n for m, n in zip(masks, new, strict=True)]),
-            repaired=masks_.count([n & ~m for m, n in zip(masks, new, strict=True)]),
-            nans=nans,
-        )
-        return new, jax.tree.map(lambda column, x: column.at[k - 1].set(x), log, entry)
+    def counts(self, shapes: list[tuple[int, ...]]) -> np.ndarray:
+        """How many weights to prune at each cycle, in all or (cycles, leaves)."""
+        share = _SHARED_OUT.get(self.scope, _in_all)
+        return np.array([share(shapes, s) for s in self.sparsities()], np.int32)
 
-    def update(updates, state, params=None, **extra_args):
-        del extra_args
-        if params is None:
-            raise ValueError(
-                "active_stepwise_pruning needs params: "
-                "call update(grads, state, params)"
-            )
-        masks, structure = jax.tree.flatten(state.masks)
-        weights, change = (_pick(tree, state.masks) for tree in (params, updates))
-        dormant = jax.tree.leaves(state.dormant) or [0] * len(masks)
-        values = list(map(_next_value, masks, weights, dormant, change))
-        step = state.step + 1
-        new, log = _cond(
-            _is_cycle(step, every, cycles),
-            lambda: cycle(step // every, masks, values, change, state.log),
-            lambda: (masks, state.log),
-        )
-        disturbed = state.disturbed + _cond(
-            _is_cycle(state.step, every, cycles),
-            lambda: _misplaced(masks, weights),
-            lambda: jnp.zeros((), jnp.int32),
-        )
-        landed = list(map(_land, masks, new, weights, values, change))
-        dormant = [
-            jnp.where(n, 0, v).astype(v.dtype) for n, v in zip(new, values, strict=True)
-        ]
-        state = StepwiseState(
-            step=step,
-            masks=jax.tree.unflatten(structure, new),
-            dormant=jax.tree.unflatten(structure, dormant)
-            if recover
-            else state.dormant,
-            disturbed=disturbed,
-            cycles=jnp.minimum(step // every, cycles),
-            log=log,
-        )
-        if not isinstance(step, jax.core.Tracer):
-            _complain(state)
-        return _put(updates, jax.tree.unflatten(structure, landed)), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    def sparsities(self) -> list[float]:
+        """Those of the cycles, as numbers also where jax is tracing."""
+        steps = self.schedule.steps
+        with jax.ensure_compile_time_eval():
+            rise = [float(self.schedule(k)) for k in range(1, steps)]
+        return rise + [self.schedule.final] * (self.cycles - steps + 1)
 
 
-def sparsity(opt_state: PyTree) -> float:
-    """The share of the prunable weights that are pruned now.
-
-    Args:
-      opt_state: any optimizer state with `StepwiseState`s in it: a chain, a partition,
-        masked, MultiSteps, …; several count together.
-
-    Returns:
-      A number in [0, 1).
-
-    Raises:
-      ValueError: there is no `StepwiseState`, or its pruning was disturbed.
-
-    Example:
-      >>> from jaxprune import schedules
-      >>> tx = active_stepwise_pruning(schedules.linear(0.5, steps=2), every=1)
-      >>> sparsity(tx.init({"kernel": jnp.ones((2, 2))}))
-      0.0
-    """
-    masks = [state.masks for state in _states(opt_state)]
-    size = sum(m.size for m in jax.tree.leaves(masks))
-    return 1 - int(masks_.count(masks)) / size
+def _in_all(shapes: list[tuple[int, ...]], sparsity: float) -> int:
+    return round(sparsity * sum(map(math.prod, shapes)))
 
 
-def pruning_log(opt_state: PyTree) -> PruningLog:
-    """What each pruning cycle so far did, as NumPy arrays.
-
-    Args:
-      opt_state: any optimizer state with one `StepwiseState` in it.
-
-    Returns:
-      The log, with as many entries as there have been cycles.
-
-    Raises:
-      ValueError: there is no `StepwiseState`, or several, or its pruning was disturbed.
-
-    Example:
-      >>> from jaxprune import schedules
-      >>> tx = active_stepwise_pruning(schedules.linear(0.5, steps=2), every=1)
-      >>> pruning_log(tx.init({"kernel": jnp.ones((2, 2))})).pruned
-      array([], dtype=int32)
-    """
-    states = _states(opt_state)
-    if len(states) > 1:
-        raise ValueError(f"{len(states)} StepwiseStates: take the log of each alone")
-    log = jax.tree.map(np.asarray, states[0].log)
-    return jax.tree.map(lambda column: column[: int(states[0].cycles)], log)
-
-
-def _states(opt_state: PyTree) -> list[StepwiseState]:
-    found = jax.tree.leaves(
-        opt_state, is_leaf=lambda node: isinstance(node, StepwiseState)
-    )
-    found = [node for node in found if isinstance(node, StepwiseState)]
-    if not found:
-        raise ValueError("there is no StepwiseState in this optimizer state")
-    for state in found:
-        _complain(state)
-    return found
-
-
-def _complain(state: StepwiseState):
-    if disturbed := int(state.disturbed):
-        raise ValueError(
-            f"{disturbed} pruned weights are not zero in the params: "
-            "active_stepwise_pruning must be the last link of the chain, and its "
-            "updates must be applied as they are"
-        )
-    if nans := int(jnp.max(state.log.nans)):
-        raise ValueError(f"{nans} scores were NaN in a pruning cycle")
+def _protected(scored: Leaves, floor: float) -> Leaves:
+    """Scores in which the largest of each leaf are out of any threshold's reach."""
+    if not floor:
+        return scored
+    prune = [x.size - math.ceil(floor * x.size) for x in scored]
+    safe = leafwise.all_but_smallest(scored, jnp.array(prune))
+    return [jnp.where(keep, jnp.inf, x) for keep, x in zip(safe, scored, strict=True)]
 
 
 def _validate(schedule, every, hysteresis, hold, scope, floor):
@@ -334,67 +217,11 @@ def _validate(schedule, every, hysteresis, hold, scope, floor):
     if isinstance(scope, tuple):
         if len(scope) != 2 or not 1 <= scope[0] < scope[1]:
             raise ValueError(f"scope (n, m) needs 1 ≤ n < m, got {scope}")
-    elif scope not in ("global", "leaf"):
-        raise ValueError(f'scope must be "global", "leaf" or (n, m), got {scope!r}')
+    elif scope not in ("global", "leaf", "erk"):
+        raise ValueError(
+            f'scope must be "global", "leaf", "erk" or (n, m), got {scope!r}'
+        )
     if not 0 <= floor < 1 or floor + schedule.final > 1:
         raise ValueError(
             f"floor must be in [0, 1 − final sparsity {schedule.final}], got {floor}"
         )
-
-
-def _is_cycle(step: Array, every: int, cycles: int) -> Array:
-    return (step > 0) & (step % every == 0) & (step <= every * cycles)
-
-
-def _cond(predicate: Array, yes: Callable, no: Callable):
-    """`lax.cond`, which would compile at each call outside jit."""
-    if isinstance(predicate, jax.core.Tracer):
-        return lax.cond(predicate, yes, no)
-    return yes() if predicate else no()
-
-
-def _misplaced(masks: Leaves, weights: Leaves) -> Array:
-    """How many pruned weights are not zero."""
-    return masks_.count([~m & (w != 0) for m, w in zip(masks, weights, strict=True)])
-
-
-def _protected(scored: Leaves, floor: float) -> Leaves:
-    """Scores in which the largest of each leaf are out of any threshold's reach."""
-    if not floor:
-        return scored
-    prune = [x.size - math.ceil(floor * x.size) for x in scored]
-    safe = [masks_.all_but_smallest(x, k) for x, k in zip(scored, prune, strict=True)]
-    return [jnp.where(keep, jnp.inf, x) for keep, x in zip(safe, scored, strict=True)]
-
-
-def _next_value(mask: Array, weight: Array, dormant: Array | int, change: Array):
-    """What a weight will be, kept or dormant, as `optax.apply_updates` makes it."""
-    return (jnp.where(mask, weight, dormant) + change).astype(weight.dtype)
-
-
-def _land(mask: Array, new: Array, weight: Array, value: Array, change: Array):
-    """The update that ends on zero, w + (−w), where pruned; on 0 + value, repaired."""
-    return jnp.where(new, jnp.where(mask, change, value), -weight)
-
-
-def _prunable(params: Params, predicate: Predicate) -> Params:
-    """The params with `optax.MaskedNode` in place of all that is not pruned."""
-    if type(params).__name__ == "_ParamsPlaceholder":  # of optax.tree.map_params
-        return params
-    chosen = paths.select(params, predicate)
-    return jax.tree.map(lambda p, hit: p if hit else optax.MaskedNode(), params, chosen)
-
-
-def _absent(node: PyTree) -> bool:
-    return isinstance(node, optax.MaskedNode)
-
-
-def _pick(tree: PyTree, masks: Masks) -> Leaves:
-    """The leaves that have a mask."""
-    picked = jax.tree.map(lambda x, m: m if _absent(m) else x, tree, masks)
-    return jax.tree.leaves(picked)
-
-
-def _put(tree: PyTree, some: PyTree) -> PyTree:
-    """The tree with some leaves replaced."""
-    return jax.tree.map(lambda x, new: x if _absent(new) else new, tree, some)
