@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 
@@ -124,28 +124,54 @@ _CHOSEN = (
     "channels",
     "slimming",
 )
-_SMOKE = {"methods": _CHOSEN, "ratios": (10.0,), "seeds": (0, 1), "jobs": 2}
-_QUICK = {"methods": _CHOSEN, "ratios": (10.0,), "seeds": (0, 1, 2), "jobs": 1}
-_FULL = {**_QUICK, "methods": tuple(METHODS), "ratios": (5.6, 12.0, 26.9)}
 
 
 def presets(network: str | None = None) -> dict[str, cli.Preset]:
     """By name, on `network`, or on the one that each suggests."""
+    small, large = network or "convnet", network or "mobilenet"
     return {
-        "smoke": _preset("smoke", network or "convnet", _SMOKE, "minutes on 2 cores"),
-        "quick": _preset("quick", network or "mobilenet", _QUICK, "hours on 2 cores"),
-        "full": _preset("full", network or "mobilenet", _FULL, "for an accelerator"),
+        "smoke": _preset("smoke", small, seeds=(0, 1), jobs=2, cost="minutes"),
+        "quick": _preset("quick", large, seeds=(0, 1, 2), cost="hours"),
+        "full": _preset(
+            "full",
+            large,
+            seeds=(0, 1, 2),
+            methods=tuple(METHODS),
+            ratios=(0.5, 1, 2),
+            cost="for an accelerator",
+        ),
     }
 
 
-def _preset(name: str, network: str, fields: dict[str, Any], cost: str) -> cli.Preset:
-    """The runs share the preset of the same name in the network's own experiment."""
+def _preset(
+    name: str,
+    network: str,
+    *,
+    seeds: tuple[int, ...],
+    methods: Sequence[str] = _CHOSEN,
+    ratios: Sequence[float] = (1,),
+    jobs: int = 1,
+    cost: str,
+) -> cli.Preset:
+    """The runs share the preset of the same name in the network's own experiment.
+
+    Its ratio is what `ratios` multiply; methods of a kind that it leaves out, such as
+    channels where there is no batch norm, are left out here as well.
+    """
     runs = importlib.import_module(NETWORKS[network]).PRESETS
-    base = Shared.of(runs.get(name, next(iter(runs.values()))).config)
-    folder = Path(f"runs/compare_{network}_{name}")
-    comparison = Comparison(workdir=folder, network=network, run=base, **fields)
-    count = f"{len(fields['methods'])} methods, {len(fields['seeds'])} seeds"
-    return cli.Preset(comparison, f"{network} on {base.data}, {count}; {cost}")
+    config = runs.get(name, next(iter(runs.values()))).config
+    kinds = {*config.methods, "small"}
+    comparison = Comparison(
+        workdir=Path(f"runs/compare_{network}_{name}"),
+        network=network,
+        methods=tuple(m for m in methods if kinds & {*METHODS[m].fields["methods"]}),
+        ratios=tuple(config.ratio * multiple for multiple in ratios),
+        seeds=seeds,
+        jobs=jobs,
+        run=Shared.of(config),
+    )
+    count = f"{len(comparison.methods)} methods, {len(seeds)} seeds"
+    return cli.Preset(comparison, f"{network} on {config.data}, {count}; {cost}")
 
 
 def main(args: Sequence[str] | None = None) -> int:

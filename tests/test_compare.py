@@ -401,6 +401,12 @@ def test_the_network_brings_its_own_presets():
     comparison = compare.presets("mobilenet")["smoke"].config
     assert comparison.network == "mobilenet"
     assert comparison.run.width == 0.25
+    assert comparison.ratios == (4.0,)
+    assert "channels" in comparison.methods
+    plain = compare.presets("vgg16")["full"].config
+    assert not {"channels", "slimming"} & set(plain.methods)
+    assert {"dense", "small", "stepwise", "rigl"} <= set(plain.methods)
+    assert plain.ratios == (8.3, 16.6, 33.2)
     assert compare._named(["--network", "mobilenet"]) == "mobilenet"
     assert compare._named(["--network=mobilenet"]) == "mobilenet"
     assert compare._named(["--network", "transformer"]) is None

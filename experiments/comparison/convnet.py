@@ -41,9 +41,9 @@ SMOKE = Config(
     sparsify_epochs=3,
     prune_learning_rate=0.2,
     batch_size=32,
-    small_share=1.0,
     average_last=0.0,
     pruning_steps=10,
+    ratio=10.0,
     l1_scale=8e-3,
     l1_shift=8e-3,
 )
