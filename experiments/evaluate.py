@@ -1,6 +1,7 @@
 """Accuracy on a test set, and batch statistics estimated anew."""
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,34 +20,53 @@ def make_evaluate(
     normalisation: Normalisation,
     *,
     batch_size: int = 500,
-) -> Callable[[Variables, Examples], dict[str, float]]:
+) -> Callable[[Variables, Examples | Iterable[Examples]], dict[str, float]]:
     """`evaluate(variables, examples) -> {"loss", "accuracy"}` over all examples.
 
-    Compiled once; one wait for the device at the end, none between batches.
+    Examples are given at once, and are then taken by the `batch_size`; or one batch
+    after the other, of which those with a label below 0 do not count. Compiled once;
+    nobody waits for the device while there is more to do.
     """
+
+    def sums(variables, images, labels, valid):
+        logits = predict(variables, normalise(images, normalisation))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        hits = jnp.argmax(logits, -1) == labels
+        return jnp.sum(losses, where=valid), jnp.sum(hits & valid), jnp.sum(valid)
 
     @partial(jax.jit, static_argnames="size")
     def part(variables, examples, start, *, size):
         index = start + jnp.arange(size)
         valid = index < len(examples.labels)
         index = jnp.minimum(index, len(examples.labels) - 1)
-        labels = examples.labels[index]
-        logits = predict(variables, normalise(examples.images[index], normalisation))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        hits = jnp.argmax(logits, -1) == labels
-        return jnp.sum(losses, where=valid), jnp.sum(hits & valid)
+        return sums(variables, examples.images[index], examples.labels[index], valid)
 
-    def evaluate(variables, examples):
+    @jax.jit
+    def whole(variables, examples):
+        return sums(variables, *examples, examples.labels >= 0)
+
+    def parts(variables, examples):
+        if not isinstance(examples, Examples):
+            return (whole(variables, batch) for batch in examples)
         count = len(examples.labels)
         size = min(batch_size, count)
-        parts = [
-            part(variables, examples, start, size=size)
-            for start in range(0, count, size)
-        ]
-        losses, hits = np.sum(jax.device_get(parts), axis=0, dtype=np.float64)
+        starts = range(0, count, size)
+        return (part(variables, examples, start, size=size) for start in starts)
+
+    def evaluate(variables, examples):
+        fetched = _one_late(parts(variables, examples))
+        losses, hits, count = np.sum(list(fetched), axis=0, dtype=np.float64)
         return {"loss": float(losses / count), "accuracy": float(hits / count)}
 
     return evaluate
+
+
+def _one_late(values: Iterable[Any]) -> Iterator[Any]:
+    """Each value fetched from the device while the next one is computed."""
+    first, second = itertools.tee(values)
+    next(second, None)
+    for value, _ in itertools.zip_longest(first, second):
+        yield jax.device_get(value)
 
 
 def estimate_statistics(

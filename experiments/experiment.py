@@ -1,6 +1,6 @@
 """What the branches of a run share: config, data, run folder, networks, training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,15 +11,15 @@ import numpy as np
 
 from experiments.augment import normalisation, normalise
 from experiments.config import Config
-from experiments.data import Dataset
+from experiments.data import Dataset, Stream
 from experiments.evaluate import make_evaluate
+from experiments.feeds import held_out
 from experiments.losses import classification, head_weights
 from experiments.methods import Method
 from experiments.networks import Network, Variables, linen
 from experiments.progress import Progress
 from experiments.reported import Reported
 from experiments.runs import Run
-from experiments.step import Examples
 from experiments.train import Fitted, Recipe, fit
 from jaxprune.types import Predicate
 
@@ -46,7 +46,7 @@ class Experiment:
 
     config: Config
     architecture: Architecture
-    dataset: Dataset
+    dataset: Dataset | Stream
     run: Run
     progress: Progress
     reported: tuple[Reported, ...] = ()
@@ -69,33 +69,31 @@ class Experiment:
     @property
     def example(self) -> jax.Array:
         """One normalised image, as a batch."""
-        return self.inputs(self.dataset.test_images[:1])
+        return self.inputs(self.dataset.example)
 
     def inputs(self, images: np.ndarray) -> jax.Array:
         return normalise(jnp.asarray(images), normalisation(self.dataset))
 
-    @cached_property
-    def test_batches(self) -> list[jax.Array]:
-        """The test images, normalised, by the five hundred."""
-        images = self.dataset.test_images
-        return [self.inputs(images[i : i + 500]) for i in range(0, len(images), 500)]
+    @property
+    def test_batches(self) -> Iterator[jax.Array]:
+        """The test images, normalised, batch by batch."""
+        batches = self.dataset.test_batches()
+        return (self.inputs(images[labels >= 0]) for images, labels in batches)
 
     def accuracy(self, network: Network, variables: Variables) -> float:
         """Share of the test images classified right."""
         evaluate = make_evaluate(network.predict, normalisation(self.dataset))
-        examples = Examples(
-            jnp.asarray(self.dataset.test_images), jnp.asarray(self.dataset.test_labels)
-        )
-        return evaluate(variables, examples)["accuracy"]
+        return evaluate(variables, held_out(self.dataset))["accuracy"]
 
     def steps(self, epochs: int) -> int:
-        return self.recipe(epochs).steps(len(self.dataset.train_images))
+        return self.recipe(epochs).steps(self.dataset.train_count)
 
     def recipe(self, epochs: int, **fields: Any) -> Recipe:
         config = self.config
         given = {
             "batch_size": config.batch_size,
             "small_epochs": int(config.small_share * epochs),
+            "small_size": 3 * self.dataset.size // 4,
             "average_last": config.average_last,
             "seed": config.seed,
         }

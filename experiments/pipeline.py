@@ -20,7 +20,7 @@ from experiments.progress import Progress
 from experiments.reported import Reported
 from experiments.runs import open_run
 
-_FREE = ("workdir", "data_dir", "methods")
+_FREE = ("workdir", "data_dir", "methods", "workers")
 """Fields that may change from one start in a folder to the next."""
 
 _STARTED = {
@@ -31,7 +31,11 @@ _STARTED = {
 
 
 def run(
-    config: Config, architecture: Architecture, reported: tuple[Reported, ...] = ()
+    config: Config,
+    architecture: Architecture,
+    reported: tuple[Reported, ...] = (),
+    *,
+    dataset: data.Dataset | data.Stream | None = None,
 ) -> dict[str, Any]:
     """Runs what `config.methods` names and writes networks and report.
 
@@ -41,6 +45,7 @@ def run(
       config: what to run.
       architecture: the network.
       reported: what papers report, to stand in the report beside what is measured.
+      dataset: instead of what `config.data` names.
 
     Returns:
       The report, as written to `report.json`.
@@ -51,7 +56,8 @@ def run(
       NotFinite: training has diverged.
       KeyboardInterrupt: after Ctrl-C, once everything is saved.
     """
-    dataset = data.load(config.data, config.data_dir)
+    if dataset is None:
+        dataset = data.load(config.data, config.data_dir)
     with (
         open_run(config.workdir, config, free=_FREE) as folder,
         Progress() as progress,

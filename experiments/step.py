@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import augment
 from experiments.losses import LossFn, logits_of
 from experiments.networks import Network, Variables, statistics
 
@@ -17,6 +16,12 @@ EvalParams = Callable[[optax.OptState, Params], Params]
 """The parameters to evaluate and ship, `(opt_state, params) -> params`."""
 Observe = Callable[[optax.OptState, Params], dict[str, Any]]
 """Scalars of a method to log, `(opt_state, params) -> {name: scalar}`."""
+
+
+Inputs = tuple[jax.Array, jax.Array]
+"""Normalised images, float32 (N, H, W, C), and labels, int32 (N,)."""
+Read = Callable[[Any, Any, jax.Array, int], Inputs]
+"""Makes a batch of what a feed has fetched, `(fetched, index, key, px) -> inputs`."""
 
 
 class Examples(NamedTuple):
@@ -48,8 +53,8 @@ class State(NamedTuple):
 class Step(NamedTuple):
     """What an update is made of.
 
+    read: makes the inputs, inside jit.
     average_from: the step the mean of the parameters starts at.
-    sharding: of a batch over devices; None on a single one.
     fused: several updates in one dispatch. Right on an accelerator; on a CPU, XLA runs
       the body of a loop a fifth slower.
     """
@@ -57,14 +62,11 @@ class Step(NamedTuple):
     network: Network
     tx: optax.GradientTransformation
     loss: LossFn
-    normalisation: augment.Normalisation
+    read: Read
     batch_size: int
-    crop: int
-    flip: bool
     average_from: int
     eval_params: EvalParams
     observe: Observe
-    sharding: jax.sharding.Sharding | None
     fused: bool
 
 
@@ -83,33 +85,6 @@ def initial(
         loss_sum=jnp.float32(0),
         correct=jnp.int32(0),
     )
-
-
-def shuffled(key: jax.Array, epoch: int, count: int) -> jax.Array:
-    """The order of the examples in an epoch: a function of (key, epoch) alone."""
-    return jax.random.permutation(jax.random.fold_in(key, epoch), count)
-
-
-def batch(
-    step: Step,
-    examples: Examples,
-    order: jax.Array,
-    index: Any,
-    key: jax.Array,
-    px: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Batch `index` of the epoch: augmented, normalised inputs at `px`, and labels."""
-    chosen = jax.lax.dynamic_slice(
-        order, (index * step.batch_size,), (step.batch_size,)
-    )
-    if step.sharding is not None:
-        chosen = jax.lax.with_sharding_constraint(chosen, step.sharding)
-    crop_key, flip_key = jax.random.split(key)
-    images = augment.random_crop(crop_key, examples.images[chosen], step.crop)
-    if step.flip:
-        images = augment.random_flip(flip_key, images)
-    inputs = augment.normalise(images, step.normalisation)
-    return augment.resize(inputs, px), examples.labels[chosen]
 
 
 def update(
@@ -148,7 +123,7 @@ def update(
 
 
 def make_advance(step: Step):
-    """`advance(state, examples, order, key, first, count, px) -> (state, report)`.
+    """`advance(state, fetched, key, first, count, px) -> (state, report)`.
 
     Makes `count` updates (1 unless fused) on the batches `first`, `first` + 1, … of the
     epoch, in one dispatch. The report's arrays are small: loss and accuracy are means
@@ -158,7 +133,7 @@ def make_advance(step: Step):
     """
 
     @partial(jax.jit, static_argnames="px", donate_argnames="state")
-    def advance(state, examples, order, key, first, count, *, px):
+    def advance(state, fetched, key, first, count, *, px):
         sums = (state.loss_sum, state.correct)
         loss_sum, correct = jax.tree.map(
             lambda x: jnp.where(first == 0, jnp.zeros_like(x), x), sums
@@ -168,7 +143,7 @@ def make_advance(step: Step):
         def body(i, carry):
             state, bad_step = carry
             step_key = jax.random.fold_in(key, state.step)
-            inputs, labels = batch(step, examples, order, first + i, step_key, px)
+            inputs, labels = step.read(fetched, first + i, step_key, px)
             state, finite = update(step, state, inputs, labels)
             newly_bad = (bad_step < 0) & ~finite
             return state, jnp.where(newly_bad, state.step, bad_step)

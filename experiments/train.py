@@ -5,78 +5,26 @@ method is trained by the same few lines, and compared like with like.
 """
 
 import dataclasses
-import time
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 
-from experiments import augment, interrupts
+from experiments import augment, feeds, interrupts
 from experiments.devices import Placement, placement
 from experiments.errors import NotFinite
 from experiments.evaluate import estimate_statistics, make_evaluate
+from experiments.late_metrics import LateMetrics
 from experiments.losses import LossFn, classification
 from experiments.networks import Network, Variables
 from experiments.progress import Progress
+from experiments.recipe import Recipe
 from experiments.runs import Phase, Record, Run
-from experiments.step import (
-    EvalParams,
-    Examples,
-    Observe,
-    State,
-    Step,
-    batch,
-    initial,
-    make_advance,
-    shuffled,
-)
+from experiments.step import EvalParams, Observe, State, Step, initial, make_advance
 
-_DISPATCH_SECONDS = 0.5
 _STATISTICS_BATCHES = 50
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a phase trains."""
-
-    epochs: int
-    """Passes over the training images."""
-    batch_size: int = 128
-    """Images per update, over all devices together."""
-    small_epochs: int = 0
-    """Epochs at the start that use images of `small_size`."""
-    small_size: int = 24
-    """Height and width of the images in those epochs, in pixels."""
-    crop: int = 4
-    """Random shift of the training images, in pixels either way; 0: none."""
-    average_last: float = 0.0
-    """Share of the steps, at the end, whose parameters are averaged; 0: none."""
-    log_every: int = 50
-    """Updates between two lines of metrics."""
-    seed: int = 0
-    """Seed of the order and the augmentation of the images."""
-
-    def __post_init__(self):
-        for field in ("epochs", "batch_size", "log_every"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be 1 or more, got {self!r}")
-        if not 0 <= self.average_last <= 1:
-            raise ValueError(f"average_last must be in [0, 1], got {self.average_last}")
-
-    def steps_per_epoch(self, examples: int) -> int:
-        """Whole batches in an epoch; what is left over differs from epoch to epoch."""
-        if examples < self.batch_size:
-            raise ValueError(
-                f"batch_size {self.batch_size} is more than the {examples} images"
-            )
-        return examples // self.batch_size
-
-    def steps(self, examples: int) -> int:
-        """Updates in all: what a learning-rate schedule needs to know."""
-        return self.epochs * self.steps_per_epoch(examples)
 
 
 class Fitted(NamedTuple):
@@ -117,7 +65,8 @@ def fit(
       network: the functions to train and to evaluate.
       variables: where to start; left as they are.
       tx: any optax transformation, on `variables["params"]`.
-      dataset: `experiments.data.Dataset`, or anything with its fields.
+      dataset: `experiments.data.Dataset`, or anything with its fields, or
+        `experiments.data.Stream`.
       recipe: epochs, batches, augmentation.
       loss: `loss(outputs, labels)`; cross-entropy with smoothing 0.1 by default.
       opt_state: to go on with, instead of `tx.init`.
@@ -166,10 +115,6 @@ class _Trainer:
     placement: Placement
 
     def __post_init__(self):
-        images = self.dataset.train_images
-        self.per_epoch = self.recipe.steps_per_epoch(len(images))
-        self.total = self.recipe.steps(len(images))
-        self.size = images.shape[1]
         if self.placement.batch is not None:
             count = self.placement.batch.num_devices
             if self.recipe.batch_size % count:
@@ -177,25 +122,28 @@ class _Trainer:
                     f"batch_size {self.recipe.batch_size} cannot be split evenly over "
                     f"{count} devices"
                 )
+        seed = jax.random.key(self.recipe.seed)
+        order_key, self.augment_key, statistics_key = jax.random.split(
+            jax.random.fold_in(seed, zlib.crc32(self.name.encode())), 3
+        )
+        keys = feeds.Keys(order_key, statistics_key)
+        self.feed = feeds.feed(self.dataset, self.recipe, self.placement, keys)
+        self.per_epoch = self.recipe.steps_per_epoch(self.feed.count)
+        self.total = self.recipe.steps(self.feed.count)
         self.step = Step(
             network=self.network,
             tx=self.tx,
             loss=self.loss,
-            normalisation=augment.normalisation(self.dataset),
+            read=self.feed.read,
             batch_size=self.recipe.batch_size,
-            crop=self.recipe.crop,
-            flip=augment.can_flip(self.dataset.name),
             average_from=int(self.total * (1 - self.recipe.average_last)),
             eval_params=self.eval_params,
             observe=self.observe,
-            sharding=self.placement.batch,
-            fused=jax.default_backend() != "cpu",
+            fused=self.feed.fused and jax.default_backend() != "cpu",
         )
         self.advance = make_advance(self.step)
-        self.evaluate = make_evaluate(self.network.predict, self.step.normalisation)
-        seed = jax.random.key(self.recipe.seed)
-        self.shuffle_key, self.augment_key, self.statistics_key = jax.random.split(
-            jax.random.fold_in(seed, zlib.crc32(self.name.encode())), 3
+        self.evaluate = make_evaluate(
+            self.network.predict, augment.normalisation(self.dataset)
         )
 
     def fit(self, variables: Variables, opt_state: optax.OptState | None) -> Fitted:
@@ -205,17 +153,11 @@ class _Trainer:
             if self.progress:
                 self.progress.skip(self.name)
             return self.fitted(state, self.deliver(state), result)
-        self.train_set, self.test_set = self.placement.put(
-            (
-                Examples(self.dataset.train_images, self.dataset.train_labels),
-                Examples(self.dataset.test_images, self.dataset.test_labels),
-            )
-        )
         with interrupts.held() as stop:
             state, record = self.run(state, stop)
             delivered = self.deliver(state)
             if record is None or self.recipe.average_last:
-                tested = self.evaluate(delivered, self.test_set)
+                tested = self.evaluate(delivered, self.feed.test())
                 record = {**(record or {}), **_named("test", tested)}
             if self.phase:
                 self.phase.finish(record)
@@ -240,39 +182,31 @@ class _Trainer:
 
     def run(self, state: State, stop: interrupts.Stop) -> tuple[State, Record | None]:
         """Updates until the end; returns the record of the last epoch, if it ran."""
-        step, record, order, order_of = int(state.step), None, None, None
-        reports = _Reports(self)
+        step, record = int(state.step), None
+        late = LateMetrics(self.recipe, self.step.fused, self.seen)
         if self.progress:
             self.progress.start(self.name, step, self.total, self.recipe.batch_size)
         while step < self.total:
             epoch, first = divmod(step, self.per_epoch)
-            if order_of != epoch:
-                count = len(self.dataset.train_images)
-                order, order_of = shuffled(self.shuffle_key, epoch, count), epoch
-            count = reports.next_count(first, self.per_epoch)
+            count = late.next_count(first, self.per_epoch)
             small = epoch < self.recipe.small_epochs
-            px = self.recipe.small_size if small else self.size
+            px = self.recipe.small_size if small else self.feed.size
+            fetched = self.feed.fetch(step)
             state, report = self.advance(
-                state,
-                self.train_set,
-                order,
-                self.augment_key,
-                first,
-                count,
-                px=px,
+                state, fetched, self.augment_key, first, count, px=px
             )
             step += count
-            reports.add(count, report, px)
+            late.add(count, report, px)
             if step % self.per_epoch == 0:
-                record = {**reports.flush(), **self.test(state)}
+                record = {**late.flush(), **self.test(state)}
                 self.log(record)
-                reports.restart_clock()
+                late.restart_clock()
             if self.phase and (
                 stop.asked or step == self.total or self.phase.checkpoints.due
             ):
-                reports.flush()
+                late.flush()
                 self.phase.checkpoints.save(step, state)
-                reports.restart_clock()
+                late.restart_clock()
             if stop.asked and step < self.total:
                 raise KeyboardInterrupt
         return state, record
@@ -280,7 +214,7 @@ class _Trainer:
     def test(self, state: State) -> Record:
         """Metrics of an epoch's end."""
         variables = self.evaluated(state)
-        tested = self.evaluate(variables, self.test_set)
+        tested = self.evaluate(variables, self.feed.test())
         return {**_named("test", tested), **self.measure(variables)}
 
     def evaluated(self, state: State) -> Variables:
@@ -291,21 +225,8 @@ class _Trainer:
         """The variables to ship: averages, with statistics that belong to them."""
         if state.average is None:
             return self.evaluated(state)
-        count = len(self.dataset.train_images)
-        order = shuffled(self.statistics_key, 0, count)
-        examples = self.placement.put(
-            Examples(self.dataset.train_images, self.dataset.train_labels)
-        )
-        make = jax.jit(
-            lambda examples, order, i, key: batch(
-                self.step, examples, order, i, key, self.size
-            )
-        )
-        batches = (
-            make(examples, order, i, jax.random.fold_in(self.statistics_key, i))[0]
-            for i in range(min(_STATISTICS_BATCHES, self.per_epoch))
-        )
         averaged = {"params": state.average, **state.statistics}
+        batches = self.feed.sample(_STATISTICS_BATCHES)
         return estimate_statistics(self.network, averaged, batches)
 
     def fitted(self, state: State, delivered: Variables, result: Record) -> Fitted:
@@ -337,53 +258,9 @@ class _Trainer:
             self.progress.epoch(record)
 
     def close(self) -> None:
+        self.feed.close()
         if self.phase:
             self.phase.close()
-
-
-class _Reports:
-    """Fetches the metrics of a dispatch while the next one runs; sets their length."""
-
-    def __init__(self, trainer: _Trainer):
-        self.trainer = trainer
-        self.pending: tuple[int, Any, bool] | None = None
-        self.last: Record = {}
-        self.px: int | None = None
-        self.seconds_per_step = np.inf
-        self.clock = time.perf_counter()
-
-    def next_count(self, first: int, per_epoch: int) -> int:
-        """Updates in the next dispatch: about half a second, no line of log crossed."""
-        if not self.trainer.step.fused:
-            return 1
-        every = self.trainer.recipe.log_every
-        room = min(every - first % every, per_epoch - first)
-        return min(room, max(1, int(_DISPATCH_SECONDS / self.seconds_per_step)))
-
-    def restart_clock(self) -> None:
-        """Leaves out of the rate what was done since the last dispatch."""
-        self.clock = time.perf_counter()
-
-    def add(self, count: int, report: Any, px: int) -> None:
-        """Takes a dispatch that was just made; one at a new size was compiled first."""
-        self.flush()
-        self.pending = (count, report, px == self.px)
-        self.px = px
-
-    def flush(self) -> Record:
-        """Waits for the dispatch that is pending; returns the newest metrics."""
-        if self.pending is not None:
-            (count, report, timed), self.pending = self.pending, None
-            record = {k: v.item() for k, v in jax.device_get(report).items()}
-            now = time.perf_counter()
-            seconds, self.clock = (now - self.clock) / count, now
-            rate = None
-            if timed:
-                self.seconds_per_step = seconds
-                rate = self.trainer.recipe.batch_size / seconds
-            self.trainer.seen(dict(record), rate)
-            self.last = {k: v for k, v in record.items() if k != "bad_step"}
-        return self.last
 
 
 def _named(prefix: str, record: Record) -> Record:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import evaluate, step, train
+from experiments import devices, evaluate, feeds, step, train
 from experiments.augment import Normalisation
 from experiments.errors import NotFinite
 from experiments.losses import classification
@@ -142,19 +142,22 @@ def test_nan_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, of):
     assert np.isfinite(fit(tmp_path, tx=healthy).result["loss"])
 
 
+KEY = jax.random.key(0)
+FEED = feeds.Resident(
+    DATA, harness.RECIPE, devices.Placement(None, None), feeds.Keys(KEY, KEY)
+)
+
+
 def _step(**changes):
     made = step.Step(
         network=harness.NETWORK,
         tx=harness.sgd(),
         loss=classification(),
-        normalisation=Normalisation(DATA.mean, DATA.std),
+        read=FEED.read,
         batch_size=16,
-        crop=1,
-        flip=True,
         average_from=2,
         eval_params=lambda opt_state, params: params,
         observe=lambda opt_state, params: {"seen": optax.tree.norm(params)},
-        sharding=None,
         fused=False,
     )
     return made._replace(**changes)
@@ -165,14 +168,9 @@ def _advance(made, counts):
     average = jax.tree.map(jax.numpy.copy, variables["params"])
     opt_state = made.tx.init(variables["params"])
     state = step.initial(variables, opt_state, average=average)
-    examples = step.Examples(
-        *map(jax.numpy.asarray, (DATA.train_images, DATA.train_labels))
-    )
-    key = jax.random.key(0)
-    order = step.shuffled(key, 0, len(DATA.train_images))
     advance, first, seen = step.make_advance(made), 0, []
     for count in counts:
-        state, report = advance(state, examples, order, key, first, count, px=6)
+        state, report = advance(state, FEED.fetch(first), KEY, first, count, px=6)
         first += count
         seen.append(jax.device_get((state, report)))
     return seen
@@ -193,10 +191,10 @@ def test_average_is_the_mean_over_the_last_part():
 
 def test_an_epoch_shows_every_image_once():
     key = jax.random.key(3)
-    first, second = (np.asarray(step.shuffled(key, e, 70)) for e in (0, 1))
+    first, second = (np.asarray(feeds.shuffled(key, e, 70)) for e in (0, 1))
     assert sorted(first) == sorted(second) == list(range(70))
     assert not np.array_equal(first, second)
-    assert np.array_equal(first, step.shuffled(key, 0, 70))
+    assert np.array_equal(first, feeds.shuffled(key, 0, 70))
 
 
 def test_evaluation_counts_every_image_once():

@@ -1,5 +1,6 @@
 """A data set in memory, and what goes wrong on the way there."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +44,29 @@ class Dataset:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def train_count(self) -> int:
+        """Number of training images."""
+        return len(self.train_images)
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.train_images.shape[1]
+
+    @property
+    def example(self) -> np.ndarray:
+        """The first test image, as a batch."""
+        return self.test_images[:1]
+
+    def test_batches(
+        self, batch_size: int = 500
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Test images and labels, in order; the last batch may be smaller."""
+        for i in range(0, len(self.test_images), batch_size):
+            part = slice(i, i + batch_size)
+            yield self.test_images[part], self.test_labels[part]
 
     @cached_property
     def mean(self) -> np.ndarray:

@@ -26,6 +26,10 @@ _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "class_
 def find(name: str, root: Path) -> Path | None:
     """The folder `root/name/version` of the newest prepared version, if there is one.
 
+    Args:
+      name: as TFDS has it: `data set`, or `data set/config`.
+      root: folder of TFDS data sets.
+
     Raises:
       DataError: there is something, but not this data set, or not readable.
     """
@@ -39,7 +43,7 @@ def find(name: str, root: Path) -> Path | None:
         return None
     folder = found[-1].parent
     info = _info(folder)
-    if info["name"] != name:
+    if info["name"] != name.split("/")[0]:
         raise DataError(f"{folder} holds the data set {info['name']!r}, not {name!r}")
     if info["fileFormat"] != "array_record":
         raise DataError(
