@@ -102,7 +102,7 @@ def _regrowing(
         cycles,
         prunable=prunable,
         grow=config.regrow,
-        distribution=config.distribution,
+        scope=config.scope,
         initial=jp.scores.magnitude if config.start == "dense" else None,
         seed=config.seed,
     )
