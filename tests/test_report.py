@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from experiments import report
+from experiments import report, reported
 
 SUMMARY = {
     "title": "mobilenet on cifar10",
@@ -98,6 +98,27 @@ def test_table_of_dense_alone():
     summary = {"networks": {"dense": SUMMARY["networks"]["dense"]}}
     assert "3,217,226" in report.table(summary)
     assert "certificate: none" in report.table(summary)
+
+
+def test_what_papers_report_stands_beside():
+    papers = (
+        reported.active_stepwise_pruning(params=5.6),
+        reported.Reported("channels", "a paper", params=30.0, macs=4.0, points=-0.1),
+        reported.Reported("pruned otherwise", "another paper", params=2.0),
+    )
+    summary = {**SUMMARY, "reported": [paper._asdict() for paper in papers]}
+    first, second = reported.beside(summary)
+    assert first.startswith("stepwise: 5.6× fewer parameters, accuracy +0.04 · ")
+    assert "reported: 5.6× fewer parameters, no accuracy loss (Wang" in first
+    assert second == (
+        "channels: 26.9× fewer parameters, 3.9× fewer MACs, accuracy -0.04 · "
+        "reported: 30.0× fewer parameters, 4.0× fewer MACs, accuracy -0.10 (a paper)"
+    )
+    assert second in report.table(summary)
+    assert second in report.html(summary)
+    alone = {"channels": SUMMARY["networks"]["channels"]}
+    (line,) = reported.beside({**summary, "networks": alone})
+    assert "no dense network to compare with" in line
 
 
 def test_numbers_that_are_missing_are_dashes():
