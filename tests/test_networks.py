@@ -9,7 +9,7 @@ import jaxprune as jp
 from experiments.coverage import quick_compilation
 from experiments.models import vgg
 from experiments.models.alexnet import alexnet, alexnet_imagenet
-from experiments.models.chain import Chain, Conv, Pool, widths_of
+from experiments.models.chain import Chain, Conv, Pool, looks_linear, widths_of
 from experiments.models.heads import drop_heads
 from experiments.models.zfnet import zfnet, zfnet_imagenet
 from experiments.zoo.entry import example, filled
@@ -99,6 +99,21 @@ def test_heads_speak_in_training_only_and_can_be_dropped():
     without = drop_heads(variables)
     assert not any("aux_" in k for k in without["params"])
     assert jax.eval_shape(TINY.apply, without, image).shape == (2, 5)
+
+
+def test_a_plain_chain_starts_as_a_linear_map():
+    key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (4, 3))
+
+    def through(x):
+        for i, (inputs, outputs) in enumerate([(3, 8), (8, 4), (4, 6)]):
+            kernel = looks_linear(mirrored=i > 0)(key, (inputs, outputs))
+            before, x = x @ kernel, jax.nn.relu(x @ kernel)
+        return before
+
+    y = through(x)
+    np.testing.assert_allclose(y[:, :3], -y[:, 3:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(through(2 * x - x[::-1]), 2 * y - y[::-1], 1e-3, 1e-4)
+    assert looks_linear(mirrored=True)(key, (3, 3, 5, 7)).shape == (3, 3, 5, 7)
 
 
 def test_vgg_takes_smaller_images_in_training():

@@ -17,6 +17,32 @@ from experiments.models.layers import BatchNorm
 _he = nn.initializers.he_normal()
 
 
+def looks_linear(mirrored: bool) -> nn.initializers.Initializer:
+    """Kernels with which a row of convolutions and ReLUs starts as a linear map.
+
+        W = [[ V, −V],      with V as He et al. have it, so that
+             [−V,  V]]      W · [ReLU(x), ReLU(−x)] = [V·x, −V·x]
+
+    Balduzzi et al., *The shattered gradients problem* (2017). Images stay as different
+    as they are on their way through many layers, so that VGG-16 learns from its first
+    updates without batch norm.
+
+    Args:
+      mirrored: whether the inputs are such pairs; those of the first layer are not.
+    """
+
+    def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+        *_, inputs, outputs = shape
+        rows = (inputs + 1) // 2 if mirrored else inputs
+        kernel = _he(key, shape, dtype)[..., :rows, : (outputs + 1) // 2]
+        if mirrored:
+            kernel = jnp.concatenate([kernel, -kernel], axis=-2)
+        kernel = jnp.concatenate([kernel, -kernel], axis=-1)
+        return kernel[..., :inputs, :outputs]
+
+    return init
+
+
 class Conv(NamedTuple):
     """A convolution with ReLU; an integer `padding` goes on every side."""
 
@@ -75,7 +101,8 @@ class Chain(nn.Module):
             if isinstance(layer, Pool):
                 x = nn.max_pool(x, (layer.window,) * 2, (2, 2), layer.padding)
                 continue
-            x = self._convolve(x, next(features), layer, train)
+            init = _he if self.norm else looks_linear(mirrored=depth > 0)
+            x = self._convolve(x, next(features), layer, init, train)
             depth += 1
             if depth in self.aux_at and (train or self.is_initializing()):
                 aux.append(Head(self.classes, name=f"aux_{depth}")(x))
@@ -94,14 +121,21 @@ class Chain(nn.Module):
             )
         return self.widths
 
-    def _convolve(self, x: Array, width: int, layer: Conv, train: bool) -> Array:
+    def _convolve(
+        self,
+        x: Array,
+        width: int,
+        layer: Conv,
+        init: nn.initializers.Initializer,
+        train: bool,
+    ) -> Array:
         x = nn.Conv(
             width,
             (layer.kernel, layer.kernel),
             layer.stride,
             layer.padding,
             use_bias=not self.norm,
-            kernel_init=_he,
+            kernel_init=init,
         )(x)
         return BatchNorm()(x, train) if self.norm else nn.relu(x)
 
