@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import cli, data, feeds, imagenet, train
+from experiments import cli, data, feeds, imagenet, loading, train
 from experiments.data import jpeg, mock_imagenet, streaming
 from experiments.data.dataset import DataError
 from experiments.evaluate import make_evaluate
@@ -116,6 +116,17 @@ def test_workers_give_what_the_process_itself_gives(root, stream):
     expected = stream.train_batches(8, seed=3, epochs=2)
     assert all(same([next(batches)], [next(expected)]) for _ in range(3))
     batches.close()
+
+
+def test_reading_is_timed(root):
+    config = loading.Config(
+        data_dir=root, image_size=SIZE, batch_size=8, batches=2, workers=(0,)
+    )
+    found = loading.run(config)
+    assert found["workers"][0]["images_per_second"] > 0
+    assert "mock_imagenet" in found["source"]
+    with pytest.raises(ValueError, match="cifar10 is not streamed: choose from imag"):
+        loading.Config(data="cifar10")
 
 
 def _encoded(pixels, mode="RGB"):
