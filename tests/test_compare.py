@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli, compare
+from experiments import branches, cli, compare, data
 from experiments.comparison import children, convnet, jobs, tables
 from experiments.comparison.board import Board
 from experiments.comparison.jobs import Shared, arguments, make_jobs
 from experiments.comparison.methods import METHODS
 from experiments.comparison.plot import plot
 from experiments.comparison.summary import spread, summarise
+from experiments.experiment import Experiment
 
 BASE = dataclasses.replace(Shared.of(convnet.SMOKE), width=0.25)
 COSTS = {"accuracy": 0.9, "params": 1000, "nonzero": 1000, "macs": 5000}
@@ -88,6 +89,13 @@ def test_the_command_of_a_run_gives_its_config(tmp_path):
         given = line[2:]
         parsed = cli.parse(convnet.PRESETS, lambda: "none", given)
         assert parsed == ("smoke", job.config)
+
+
+def test_the_experiment_takes_every_method(tmp_path):
+    dataset = data.load("digits")
+    for job in make(tmp_path, METHODS):
+        config = dataclasses.replace(job.config, start_from=None)
+        branches.check(Experiment(config, convnet.CONVNET, dataset, None, None))
 
 
 def test_arguments_of_every_kind():
@@ -359,7 +367,7 @@ def test_the_command_line_from_runs_to_tables(tmp_path, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert "error: 1 of 6 runs failed; their logs are in" in err
     told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert told["rows"][2]["errors"] == {"cubic_10x_seed1": "exit status 1"}
+    assert told["rows"][2]["errors"] == {"cubic_30x_seed1": "exit status 1"}
     mended.append(True)
     assert call(tmp_path / "out", *args) == 0
     out = capsys.readouterr().out
@@ -428,6 +436,6 @@ def test_a_small_comparison_from_the_command_line(tmp_path):
     ]  # fmt: skip
     *_, stepwise, random, channels = rows
     for row in rows[1:]:
-        assert row["params_ratio"]["mean"] == pytest.approx(10, rel=0.3)
+        assert row["params_ratio"]["mean"] == pytest.approx(30, rel=0.3)
     assert stepwise["accuracy"]["mean"] > random["accuracy"]["mean"]
     assert channels["macs_ratio"]["mean"] > 1.5
