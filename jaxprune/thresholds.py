@@ -1,12 +1,20 @@
 """The exact k-th smallest score over a whole pytree, without sorting or joining it.
 
 Floats are compared as integers that rise with them, so subnormals count whatever the
-hardware does to them in arithmetic. A search narrows an interval of these integers: one
-pass over the data counts what lies below each of a few probes, and the probes are set
-where the counts so far say the answer is. A sample sets the first ones.
+hardware does to them in arithmetic. A search narrows an interval of these integers:
+
+1. a sample puts two probes on both sides of where the answer should be;
+2. one pass over the data counts what lies below each probe, and the density between
+   them says where the next two go, until few scores are left between;
+3. one pass takes these out, as the least and the greatest of each small group.
+
+Each pass costs little more than reading the scores. Where the estimates are misled the
+interval is cut into thirds instead, so the search always ends, and ends right.
 """
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +23,13 @@ from jax import lax
 
 from jaxprune.types import Array, Scores
 
-_PROBES = 4
-_BITS = 8  # of the counter that each probe has within one int32
-_FOLDS = 16, 8  # so many scores are counted into one int32, where _BITS hold them
+_COUNTED = 64, 16, 4  # folds of what 16 bits can count
+_GROUPED = 64, 4  # folds of groups of which the least and the greatest are taken out
 _SMALL = 1 << 12
 _SAMPLE = 1 << 17
-_SPREAD = np.array([-3.0, -0.6, 0.6, 3.0], np.float32)  # standard deviations
+_STRIDE = 256  # a sample has at least one score in so many
+_DEVIATIONS = 4  # standard deviations from an estimate to the probes around it
+_CURVATURE = 1 / 256  # of an interval: how far its density may mislead
 
 
 def kth_smallest(scores: Scores, k: Array | int) -> Array:
@@ -100,6 +109,7 @@ def checked(scores: Scores) -> list[Array]:
     return leaves
 
 
+@jax.jit
 def count_nan(scores: Scores) -> Array:
     """How many scores are NaN: an int32 scalar.
 
@@ -107,8 +117,28 @@ def count_nan(scores: Scores) -> Array:
       >>> int(count_nan({"a": jnp.array([jnp.nan, 1.0])}))
       1
     """
-    leaves = jax.tree.leaves(scores)
+    leaves = _whole(jax.tree.leaves(scores))
     return sum((_total(jnp.isnan(x)) for x in leaves), jnp.int32(0))
+
+
+class _Interval(NamedTuple):
+    """What a search knows: lowest ≤ answer ≤ highest.
+
+    Attributes:
+      lowest: a key.
+      highest: a key.
+      below: how many keys are under `lowest`.
+      upto: how many keys are up to `highest`.
+      probes: two keys to count below, lowest < probe ≤ highest.
+      few: so many keys between can be taken out.
+    """
+
+    lowest: Array
+    highest: Array
+    below: Array
+    upto: Array
+    probes: Array
+    few: Array
 
 
 def _size(leaves: list[Array]) -> int:
@@ -117,40 +147,76 @@ def _size(leaves: list[Array]) -> int:
 
 @jax.jit
 def _search(leaves: list[Array], k: Array) -> Array:
-    """The key of the k-th smallest.
-
-    The answer stays within lowest ≤ answer ≤ highest, with `below` keys under `lowest`
-    and `upto` keys up to `highest`.
-    """
+    """The key of the k-th smallest."""
     wide = any(x.dtype == jnp.float64 for x in leaves)
     integer = jnp.int64 if wide else jnp.int32
+    leaves = _joined(leaves, wide)
+    size = _size(leaves)
+    large = size > 4 * _SAMPLE
     lowest = jnp.array(-_infinity(integer), integer)
     highest = jnp.array(jnp.iinfo(integer).max, integer)
+    start = _Interval(
+        lowest,
+        highest,
+        below=jnp.int32(0),
+        upto=jnp.int32(size),
+        probes=_sampled(leaves, k, wide) if large else _thirds(lowest, highest),
+        few=jnp.int32(_few(size) if large else 0),
+    )
 
-    def narrow(state):
-        lowest, highest, below, upto, probes = state
-        # Tied to the probes, lest the keys of all leaves be made once and kept.
-        counts = _count_below(*lax.optimization_barrier((leaves, probes)))
-        low = counts <= k
-        width = _width(lowest, highest)
-        lowest = jnp.max(jnp.where(low, probes, lowest))
-        highest = jnp.min(jnp.where(low, highest, probes - 1))
-        below = jnp.max(jnp.where(low, counts, below))
-        upto = jnp.min(jnp.where(low, upto, counts))
-        probes = jnp.where(
-            _width(lowest, highest) < width // 4,
-            _interpolated(lowest, highest, below, upto, k),
-            _evenly(lowest, highest),
+    def step(now: _Interval) -> _Interval:
+        # Tied to the interval, lest the keys of all leaves be made once and kept.
+        data, now = lax.optimization_barrier((leaves, now))
+        if not large:
+            return _narrowed(data, now, k)
+        return lax.cond(
+            now.upto - now.below <= now.few, _settled, _narrowed, data, now, k
         )
-        return lowest, highest, below, upto, probes
 
-    size = _size(leaves)
-    leaves = _joined(leaves, wide)
-    first = _evenly(lowest, highest)
-    if size > 4 * _SAMPLE:
-        first = _sampled(leaves, k / size, wide)
-    state = lowest, highest, jnp.int32(0), jnp.int32(size), first
-    return lax.while_loop(lambda s: s[0] < s[1], narrow, state)[0]
+    return lax.while_loop(lambda now: now.lowest < now.highest, step, start).lowest
+
+
+def _narrowed(leaves: list[Array], now: _Interval, k: Array) -> _Interval:
+    """The interval after a pass that counts below its probes."""
+    counts = _count_below(leaves, now.probes)
+    low = counts <= k
+    lowest = jnp.max(jnp.where(low, now.probes, now.lowest))
+    highest = jnp.min(jnp.where(low, now.highest, now.probes - 1))
+    misled = _width(lowest, highest) > _width(now.lowest, now.highest) // 2
+    probes = jnp.where(
+        misled,
+        _thirds(lowest, highest),
+        _estimated(lowest, highest, now.probes, counts, k),
+    )
+    return _Interval(
+        lowest,
+        highest,
+        below=jnp.max(jnp.where(low, counts, now.below)),
+        upto=jnp.min(jnp.where(low, now.upto, counts)),
+        probes=probes,
+        few=now.few,
+    )
+
+
+def _settled(leaves: list[Array], now: _Interval, k: Array) -> _Interval:
+    """The answer by a pass that takes out all keys of the interval, if that succeeds.
+
+    It does not where a group has more than two keys in the interval, or two the same.
+    """
+    found = _extremes(leaves, now.lowest, now.highest)
+    nothing = jnp.iinfo(found.dtype).max
+    all_found = _total(found < nothing) == now.upto - now.below
+    answer = _kth_key(found, k - now.below)
+    return now._replace(
+        lowest=jnp.where(all_found, answer, now.lowest),
+        highest=jnp.where(all_found, answer, now.highest),
+        few=jnp.int32(0),
+    )
+
+
+def _few(size: int) -> int:
+    """So many in `size` hardly ever fall three into one group: few³ / 6·groups² ≪ 1."""
+    return int((0.2 * (size / math.prod(_GROUPED)) ** 2) ** (1 / 3))
 
 
 def _joined(leaves: list[Array], wide: bool) -> list[Array]:
@@ -168,78 +234,150 @@ def _width(lowest: Array, highest: Array) -> Array:
     return highest.astype(unsigned) - lowest.astype(unsigned)
 
 
-def _evenly(lowest: Array, highest: Array) -> Array:
-    """Probes that cut the interval into equal parts."""
+def _thirds(lowest: Array, highest: Array) -> Array:
+    """Probes that cut the interval into three equal parts."""
     width = _width(lowest, highest)
-    parts = _PROBES + 1
-    steps = (width + parts - 1) // parts * jnp.arange(1, parts, dtype=width.dtype)
+    steps = (width + 2) // 3 * jnp.arange(1, 3, dtype=width.dtype)
     return lowest + jnp.clip(steps, 1, width).astype(lowest.dtype)
 
 
-def _interpolated(
-    lowest: Array, highest: Array, below: Array, upto: Array, k: Array
+def _estimated(
+    lowest: Array, highest: Array, probes: Array, counts: Array, k: Array
 ) -> Array:
-    """Probes around where the k-th is, were the keys uniform in the interval."""
-    inside = (upto - below).astype(jnp.float32)
+    """Probes around where the k-th is, by the density between the last two.
+
+    Were the keys uniform there, the k-th would lie the share w of the way from the one
+    to the other, give or take √(w·(1 − w) / keys); beyond them less is known.
+    """
+    keys = jnp.maximum(counts[1] - counts[0], 1).astype(jnp.float32)
+    where = (k - counts[0] + 0.5) / keys
+    deviation = jnp.sqrt(jnp.maximum(where * (1 - where), 1 / keys) / keys)
+    beyond = jnp.maximum(0, jnp.maximum(-where, where - 1))
+    spread = _DEVIATIONS * deviation + _CURVATURE + beyond / 4
+    ends = where + spread * jnp.array([-1, 1], jnp.float32)
+    first = _width(lowest, probes[0]).astype(jnp.float32)
+    offset = first + ends * _width(*probes).astype(jnp.float32)
     width = _width(lowest, highest)
-    where = (k - below + 0.5) / inside
-    spread = jnp.sqrt(where * (1 - where) / inside) * _SPREAD
-    offset = jnp.clip(where + spread, 0, 1) * width.astype(jnp.float32)
-    return lowest + jnp.clip(offset.astype(width.dtype), 1, width).astype(lowest.dtype)
+    offset = jnp.clip(offset, 0, width.astype(jnp.float32)).astype(width.dtype)
+    offset += jnp.arange(2, dtype=width.dtype)  # lest the two be one
+    return lowest + jnp.clip(offset, 1, width).astype(lowest.dtype)
 
 
-def _sampled(leaves: list[Array], fraction: Array, wide: bool) -> Array:
+def _sampled(leaves: list[Array], k: Array, wide: bool) -> Array:
     """Probes around the quantile of a sample of the keys."""
-    stride = _size(leaves) // _SAMPLE
-    sample = jnp.sort(jnp.concatenate([_every(x, stride, wide) for x in leaves]))
-    spread = jnp.sqrt(fraction * (1 - fraction) / sample.size) * _SPREAD
-    ranks = jnp.clip(fraction + spread, 0, 1) * (sample.size - 1)
-    return sample[ranks.astype(jnp.int32)]
+    size = _size(leaves)
+    stride = min(_STRIDE, size // _SAMPLE)
+    sample = jnp.concatenate([_every(x, stride, wide) for x in leaves])
+    fraction = k / size
+    spread = _DEVIATIONS * jnp.sqrt(fraction * (1 - fraction) / sample.size)
+    ends = fraction + spread * jnp.array([-1, 1], jnp.float32)
+    ranks = (jnp.clip(ends, 0, 1) * (sample.size - 1)).astype(jnp.int32)
+    return lax.map(lambda rank: _kth_key(sample, rank), ranks)
+
+
+def _kth_key(keys: Array, k: Array) -> Array:
+    """Of a vector of keys, the k-th smallest."""
+    k = jnp.clip(k, 0, keys.size - 1)
+    lowest = jnp.array(-_infinity(keys.dtype), keys.dtype)
+    highest = jnp.array(jnp.iinfo(keys.dtype).max, keys.dtype)
+
+    def halve(ends):
+        lowest, highest = ends
+        middle = highest - (_width(lowest, highest) // 2).astype(keys.dtype)
+        low = _total(keys < middle) <= k
+        return jnp.where(low, middle, lowest), jnp.where(low, highest, middle - 1)
+
+    return lax.while_loop(lambda e: e[0] < e[1], halve, (lowest, highest))[0]
 
 
 def _every(x: Array, stride: int, wide: bool) -> Array:
     """The keys of about one score in `stride`, spread over all axes."""
-    for axis in np.argsort(x.shape)[::-1]:
-        step = min(stride, x.shape[axis])
-        x = lax.slice_in_dim(x, step // 2, None, step, int(axis))
-        stride = -(-stride // step)
+    steps = [1] * x.ndim
+    while math.prod(steps) < stride:
+        longest = max(range(x.ndim), key=lambda i: x.shape[i] / steps[i])
+        steps[longest] *= 2
+    steps = np.minimum(steps, x.shape)
+    x = lax.slice(x, steps // 2, x.shape, steps)
     return key(x, wide).ravel()
 
 
 def _count_below(leaves: list[Array], probes: Array) -> Array:
-    """How many keys are less than each probe, in one pass."""
+    """How many keys are less than each of two probes, in one pass."""
     wide = probes.dtype == jnp.int64
-    counts = jnp.zeros(_PROBES, jnp.int32)
-    for x in leaves:
+    counts = jnp.zeros(2, jnp.int32)
+    for x in _whole(leaves):
         keys = key(x, wide)
-        less = [(keys < probe).astype(jnp.int32) for probe in probes]
-        packed = sum(one << (_BITS * j) for j, one in enumerate(less))
-        for fold in _FOLDS:
-            if any(size % fold == 0 for size in packed.shape):
-                packed = jnp.sum(_folded(packed, fold), -2, dtype=jnp.int32)
-                packed = lax.optimization_barrier(packed)
-        less = [packed >> (_BITS * j) & (1 << _BITS) - 1 for j in range(_PROBES)]
-        counts += jnp.stack([_total(one) for one in less])
+        first, second = ((keys < probe).astype(jnp.int32) for probe in probes)
+        both = first + (second << 16)
+        both = _folded(both, jnp.add, _COUNTED)
+        counts += jnp.stack([_sum(both & 0xFFFF), _sum(both >> 16)])
     return counts
 
 
-def _folded(x: Array, fold: int) -> Array:
-    """Reshapes x to (…, fold, t) by splitting one axis and merging those after it.
+def _extremes(leaves: list[Array], lowest: Array, highest: Array) -> Array:
+    """The least and the greatest key in the interval of each group of scores.
 
-    XLA vectorises a short sum over the last axis but one, and hardly any other sum of
-    integers; an axis is only split so that a sharded leaf stays where it is.
+    As one vector, with the largest integer where there is none, or no second one.
     """
-    axis = next(i for i, size in enumerate(x.shape) if size % fold == 0)
-    *lead, size = x.shape[: axis + 1]
-    trailing = math.prod(x.shape[axis + 1 :])
-    if trailing < 64:
-        return x.reshape(*lead, fold, size // fold * trailing)
-    return x.reshape(*lead, size // fold, fold, trailing)
+    found = []
+    limits = jnp.iinfo(lowest.dtype)
+    for x in _whole(leaves):
+        keys = key(x, lowest.dtype == jnp.int64)
+        inside = (keys >= lowest) & (keys <= highest)
+        least = jnp.where(inside, keys, limits.max)
+        least = _folded(least, jnp.minimum, _GROUPED)
+        greatest = jnp.where(inside, keys, limits.min)
+        greatest = _folded(greatest, jnp.maximum, _GROUPED)
+        none = (greatest == least) | (greatest == limits.min)
+        found += [least.ravel(), jnp.where(none, limits.max, greatest).ravel()]
+    return jnp.concatenate(found)
+
+
+def _whole(leaves: list[Array]) -> list[Array]:
+    """The leaves; one that cannot be folded is split into a part that can, and a rest.
+
+    An axis is only cut if none can be folded, so that a sharded leaf stays in place.
+    """
+    parts = []
+    for x in leaves:
+        longest, fold = max(x.shape, default=0), _COUNTED[0]
+        if longest < fold or any(size % fold == 0 for size in x.shape):
+            parts.append(x)
+        else:
+            whole = longest // fold * fold
+            parts += jnp.split(x, [whole], x.shape.index(longest))
+    return parts
+
+
+def _folded(x: Array, op: jnp.ufunc, folds: Sequence[int]) -> Array:
+    """Reduces x by groups of each size in turn, along an axis that it divides, if any.
+
+    Their axis is made the last but one, in (…, fold, t), by merging the axes after it:
+    XLA vectorises a short reduction there, and hardly any other one of integers. Each
+    half of a group by itself, since what is used twice is not fused into its use, which
+    would be one long reduction again.
+    """
+    for fold in folds:
+        axis = next((i for i, size in enumerate(x.shape) if size % fold == 0), None)
+        if axis is None:
+            continue
+        before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+        if math.prod(after) < 64:
+            groups = x.reshape(*before, fold, -1)
+        else:
+            groups = x.reshape(*before, size // fold, fold, math.prod(after))
+        halves = jnp.split(groups, 2, -2)
+        x = op(*(op.reduce(half, -2).astype(x.dtype) for half in halves))
+    return x
 
 
 def _total(flags: Array) -> Array:
-    """Their sum as int32, which XLA would make int64 where that is enabled."""
-    return jnp.sum(flags, dtype=jnp.int32)
+    return _sum(_folded(flags.astype(jnp.int32), jnp.add, _COUNTED))
+
+
+def _sum(counts: Array) -> Array:
+    """As int32; XLA would make it int64 where that is enabled."""
+    return jnp.sum(counts, dtype=jnp.int32)
 
 
 def _infinity(integer: jnp.dtype) -> int:
