@@ -3,12 +3,12 @@
 It stands here and not in the library because it draws with rich and matplotlib.
 """
 
-import html as markup
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments import page
 from experiments.reported import beside
 
 Summary = Mapping[str, Any]
@@ -22,6 +22,9 @@ _COLOURS = {
     "channels": "#ea580c",
     "small": "#16a34a",
 }
+_BRACKETS = (
+    "In brackets: against the dense network of the same run (accuracy in points)."
+)
 _AFTER = {
     "dense_longer": "dense",
     "stepwise": "dense",
@@ -74,23 +77,26 @@ def certificate(summary: Summary) -> str:
 def html(summary: Summary, metrics: Sequence[Record] = ()) -> str:
     """One self-contained page: table, certificate, plots, provenance."""
     heads, rows = _cells(summary)
-    title = _escape(summary.get("title", "jaxprune"))
     plots = svg(summary, metrics)
+    verdict = (summary.get("certificate") or {}).get("verdict", "none")
     about = {
         "data": summary.get("data"),
         "device": summary.get("device"),
         **(summary.get("versions") or {}),
     }
-    verdict = (summary.get("certificate") or {}).get("verdict", "none")
-    return _PAGE.format(
-        title=title,
-        heads=_row("th", heads),
-        rows="\n".join(_row("td", row) for row in rows),
-        verdict="exact" if verdict == "exact" else "other",
-        certificate=_escape(certificate(summary)),
-        reported="\n".join(f"<p>{_escape(line)}</p>" for line in beside(summary)),
-        plots=f"<figure>{plots}</figure>" if plots else "",
-        about="\n".join(_row("td", item) for item in about.items() if item[1]),
+    return page.page(
+        summary.get("title", "jaxprune"),
+        page.table(rows, heads),
+        page.element("p", _BRACKETS),
+        page.element(
+            "p",
+            certificate(summary),
+            f"certificate {'exact' if verdict == 'exact' else 'other'}",
+        ),
+        *[page.element("p", line) for line in beside(summary)],
+        f"<figure>{plots}</figure>" if plots else "",
+        page.element("h2", "Provenance"),
+        page.table([item for item in about.items() if item[1]], kind="about"),
     )
 
 
@@ -108,28 +114,13 @@ def svg(summary: Summary, metrics: Sequence[Record]) -> str:
     ]
     if not panels:
         return ""
-    import matplotlib
-    from matplotlib.figure import Figure
+    rows = math.ceil(len(panels) / 2)
 
-    style = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "jaxprune",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.3,
-        "axes.titlelocation": "left",
-        "legend.frameon": False,
-    }
-    with matplotlib.rc_context(style):
-        rows = math.ceil(len(panels) / 2)
-        figure = Figure(figsize=(11, 3.4 * rows), layout="constrained")
+    def draw(figure: Any) -> None:
         for i, panel in enumerate(panels):
             panel(figure.add_subplot(rows, min(2, len(panels)), i + 1))
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = out.getvalue()
-    return drawn[drawn.index("<svg") :]
+
+    return page.drawing(draw, size=(11, 3.4 * rows))
 
 
 Panel = Callable[[Any], None]
@@ -300,54 +291,3 @@ _COLUMNS: dict[str, Callable[[Any], str]] = {
 
 def _or_dash(value: float | None, form: str) -> str:
     return "–" if value is None or not math.isfinite(value) else form.format(value)
-
-
-def _row(tag: str, cells: Sequence[Any]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{_escape(c)}</{tag}>" for c in cells) + "</tr>"
-
-
-def _escape(value: Any) -> str:
-    return markup.escape(str(value))
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #111827; background: #f8fafc;
-  max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.6rem; margin-bottom: 1rem; }}
-h2 {{ font-size: 1rem; color: #6b7280; margin: 2rem 0 .5rem; }}
-.scroll, figure {{ background: #fff; border: 1px solid #e5e7eb; border-radius: .6rem;
-  margin: 1rem 0; overflow-x: auto; }}
-figure {{ padding: 1rem; }}
-figure svg {{ width: 100%; height: auto; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .5rem .8rem; text-align: right; white-space: nowrap; }}
-th {{ color: #6b7280; font-weight: 500; font-size: .85rem; }}
-th:first-child, td:first-child {{ text-align: left; font-weight: 600; }}
-tr + tr td, tbody tr td {{ border-top: 1px solid #e5e7eb; }}
-.about td {{ text-align: left; white-space: normal; font-size: .85rem; }}
-.certificate {{ padding: .6rem 1rem; border-radius: .6rem; }}
-.exact {{ background: #dcfce7; }}
-.other {{ background: #fef3c7; }}
-</style>
-<h1>{title}</h1>
-<div class="scroll"><table>
-<thead>{heads}</thead>
-<tbody>
-{rows}
-</tbody>
-</table></div>
-<p>In brackets: against the dense network of the same run (accuracy in points).</p>
-<p class="certificate {verdict}">{certificate}</p>
-{reported}
-{plots}
-<h2>Provenance</h2>
-<div class="scroll"><table class="about">
-{about}
-</table></div>
-</html>
-"""
