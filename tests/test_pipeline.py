@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +12,16 @@ import pytest
 from flax import linen as nn
 
 import jaxprune as jp
-from experiments import branches, methods, pipeline
+from experiments import pipeline
 from experiments.branches import sparsity_for
 from experiments.config import Config
 from experiments.data import Dataset
 from experiments.errors import RunError
 from experiments.experiment import Architecture
+from experiments.models.chain import Chain, Pool
+from experiments.models.chain import Conv as ConvReLU
 from experiments.models.heads import Head, drop_heads
 from experiments.models.layers import BatchNorm, Conv
-from experiments.train import Fitted
 
 
 class Net(nn.Module):
@@ -32,7 +33,7 @@ class Net(nn.Module):
     def __call__(self, x, train=False):
         aux = []
         for depth in (1, 2, 3):
-            x = BatchNorm()(Conv(int(16 * self.width), stride=2)(x), train)
+            x = BatchNorm()(Conv(max(1, int(16 * self.width)), stride=2)(x), train)
             if depth in self.aux_at and (train or self.is_initializing()):
                 aux.append(Head(self.classes, name=f"aux_{depth}")(x))
         logits = nn.Dense(self.classes)(jnp.mean(x, axis=(1, 2)))
@@ -42,6 +43,12 @@ class Net(nn.Module):
 pytestmark = pytest.mark.xdist_group("pipeline")  # one run for all tests
 
 NET = Architecture("Net", Net, depth=3, prunable=jp.paths.kernels)
+
+_LAYERS = (ConvReLU(8, stride=2), Pool(), ConvReLU(12, stride=2), Pool())
+PLAIN, NORMED = (
+    Architecture(name, partial(Chain, _LAYERS, **fields), 2, jp.paths.kernels)
+    for name, fields in {"plain": {"hidden": (16,)}, "normed": {"norm": True}}.items()
+)
 
 
 @pytest.fixture(scope="module")
@@ -152,24 +159,41 @@ def test_from_scratch_sees_as_many_images(config, dataset, monkeypatch):
     assert epochs == {"dense_longer": 6, "stepwise": 6}
 
 
+def test_a_chain_without_batch_norm_and_a_small_one(config, dataset, monkeypatch):
+    monkeypatch.setattr("experiments.data.load", lambda name, data_dir: dataset)
+    fields = {"start": "scratch", "methods": ("stepwise", "small"), "aux_at": ()}
+    config = dataclasses.replace(
+        config, workdir=config.workdir.parent / "plain", floor=0.05, **fields
+    )
+    report = pipeline.run(config, PLAIN)
+    stepwise, small = (report["networks"][name] for name in ("stepwise", "small"))
+    assert stepwise["nonzero"] == round(stepwise["params"] / 3.0)
+    assert small["nonzero"] == small["params"]
+    most = stepwise["params"] / config.params_ratio
+    assert 0.9 * most < small["params"] <= most
+    lines = (config.workdir / "metrics.jsonl").read_text().splitlines()
+    epochs = {r["phase"]: r["epoch"] for r in map(json.loads, lines)}
+    assert epochs == {"stepwise": 6, "small": 6}
+
+
+def test_channels_need_batch_norm(config, dataset, monkeypatch):
+    monkeypatch.setattr("experiments.data.load", lambda name, data_dir: dataset)
+    config = dataclasses.replace(
+        config, workdir=config.workdir.parent / "refused", aux_at=()
+    )
+    with pytest.raises(
+        ValueError, match=r"plain has no batch norm.*leave channels out"
+    ):
+        pipeline.run(config, PLAIN)
+    assert not (config.workdir / "phases").exists()
+    shutil.rmtree(config.workdir)
+
+
 def test_a_folder_of_another_config_is_refused(report, config, dataset, monkeypatch):
     monkeypatch.setattr("experiments.data.load", lambda name, data_dir: dataset)
     other = dataclasses.replace(config, ratio=4.0, seed=1)
     with pytest.raises(RunError, match=r"seed: 0 → 1.*ratio: 3\.0 → 4\.0"):
         pipeline.run(other, NET)
-
-
-def test_fine_tuning_starts_its_schedule_anew(config):
-    params = {
-        "BatchNorm_0": {"scale": jnp.ones(2), "bias": jnp.zeros(2)},
-        "kernel": jnp.ones((2, 2)),
-    }
-    state = methods.channels(config, 0.1, 9, sparsify=True).tx.init(params)
-    late = jax.tree.map(lambda x: x + 9 if x.dtype == jnp.int32 else x, state)
-    plan = jp.Plan({"params/kernel": (2, 2)}, {})
-    removal = branches.Removal(plan, None, None, {})
-    anew = branches.shrunk_state(removal, Fitted(None, None, late, {}))
-    chex.assert_trees_all_equal(anew, state)
 
 
 @pytest.mark.parametrize(
