@@ -4,7 +4,9 @@ import dataclasses
 import json
 import shutil
 from functools import partial
+from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,16 +14,18 @@ import pytest
 from flax import linen as nn
 
 import jaxprune as jp
-from experiments import pipeline
+from experiments import branches, pipeline
 from experiments.branches import sparsity_for
 from experiments.config import Config
 from experiments.data import Dataset
 from experiments.errors import RunError
-from experiments.experiment import Architecture
+from experiments.experiment import Architecture, Experiment
 from experiments.models.chain import Chain, Pool
 from experiments.models.chain import Conv as ConvReLU
 from experiments.models.heads import Head, drop_heads
 from experiments.models.layers import BatchNorm, Conv
+from experiments.progress import Progress
+from experiments.runs import Run
 
 
 class Net(nn.Module):
@@ -176,6 +180,18 @@ def test_a_chain_without_batch_norm_and_a_small_one(config, dataset, monkeypatch
     assert epochs == {"stepwise": 6, "small": 6}
 
 
+def test_a_chain_with_batch_norm_loses_channels(config, dataset, monkeypatch):
+    monkeypatch.setattr("experiments.data.load", lambda name, data_dir: dataset)
+    fields = {"start": "scratch", "methods": ("channels",), "solver": "subgradient"}
+    config = dataclasses.replace(
+        config, workdir=config.workdir.parent / "normed", aux_at=(), **fields
+    )
+    report = pipeline.run(config, NORMED)
+    channels = report["networks"]["channels"]
+    assert channels["macs"] > 0
+    assert report["certificate"]["verdict"] == "exact"
+
+
 def test_channels_need_batch_norm(config, dataset, monkeypatch):
     monkeypatch.setattr("experiments.data.load", lambda name, data_dir: dataset)
     config = dataclasses.replace(
@@ -187,6 +203,41 @@ def test_channels_need_batch_norm(config, dataset, monkeypatch):
         pipeline.run(config, PLAIN)
     assert not (config.workdir / "phases").exists()
     shutil.rmtree(config.workdir)
+
+
+def starting_from(config, dataset, folder, architecture=NET, **fields):
+    config = dataclasses.replace(config, start_from=Path(folder), **fields)
+    run = Run(config.workdir.parent / "later")
+    return Experiment(config, architecture, dataset, run, Progress())
+
+
+def test_another_run_gives_the_dense_network(report, config, dataset):
+    before = Experiment(config, NET, dataset, Run(config.workdir), Progress())
+    dense = branches.train_dense(before)
+    later = starting_from(config, dataset, config.workdir, aux_at=(1,), seed=5)
+    branches.check(later)
+    start = branches.start(later)
+    chex.assert_trees_all_equal(drop_heads(start), drop_heads(dense))
+    new = later.initial()["params"]["aux_1"]
+    chex.assert_trees_all_equal(start["params"]["aux_1"], new)
+    assert "aux_2" not in start["params"]
+    assert not later.run.folder.exists()
+
+
+def test_another_run_has_to_fit(report, config, dataset, tmp_path):
+    start = partial(starting_from, config, dataset)
+    for wrong, message in (
+        (start(tmp_path), "not the folder of a run"),
+        (start(config.workdir.parent / "scratch"), "no dense network"),
+    ):
+        with pytest.raises(RunError, match=message):
+            branches.check(wrong)
+    for wrong, message in (
+        (start(config.workdir, width=0.5), "other shapes than Net of width 0.5"),
+        (start(config.workdir, data="digits"), "is on cifar10, not on digits"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            branches.check(wrong)
 
 
 def test_a_folder_of_another_config_is_refused(report, config, dataset, monkeypatch):
