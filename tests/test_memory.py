@@ -5,6 +5,7 @@ import pytest
 from experiments import memory
 
 
+@pytest.mark.slow  # compiles for a minute
 def test_figures_come_out():
     small = memory.Config(network="alexnet", width=0.02, image_size=64, batch_size=2)
     found = memory.run(small)
