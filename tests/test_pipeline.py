@@ -149,7 +149,6 @@ def test_a_finished_run_gives_the_same_again(report, config, dataset, monkeypatc
         assert {**network, "latency_ms": 0} == {**before, "latency_ms": 0}
 
 
-@pytest.mark.slow  # trains three networks
 def test_from_scratch_sees_as_many_images(config, dataset, monkeypatch):
     monkeypatch.setattr("experiments.data.load", lambda name, data_dir: dataset)
     workdir = config.workdir.parent / "scratch"
@@ -212,7 +211,6 @@ def starting_from(config, dataset, folder, architecture=NET, **fields):
     return Experiment(config, architecture, dataset, run, Progress())
 
 
-@pytest.mark.slow  # compiles for half a minute
 def test_another_run_gives_the_dense_network(report, config, dataset):
     before = Experiment(config, NET, dataset, Run(config.workdir), Progress())
     dense = branches.train_dense(before)
