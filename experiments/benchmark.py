@@ -87,29 +87,19 @@ def _benchmark(name: str, config: Config) -> Callable[[], list]:
 
 
 def _write(results: dict[str, list], config: Config):
-    import jax
-    import jaxlib
-    import numpy as np
-
     import jaxprune as jp
+    from experiments.runs import versions, write_text
 
     document = {
         "device": jp.cost.device_name(),
         "short": config.short,
-        "versions": {
-            "python": sys.version.split()[0],
-            "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
-            "numpy": np.__version__,
-            "jaxprune": jp.__version__,
-        },
+        "versions": versions(),
         "figures": {
             name: [asdict(f) | {"met": f.met} for f in figures]
             for name, figures in results.items()
         },
     }
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "benchmark.json").write_text(json.dumps(document, indent=1))
+    write_text(config.out / "benchmark.json", json.dumps(document, indent=1))
 
 
 def table(results: dict[str, list]):

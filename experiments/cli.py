@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -93,6 +93,17 @@ def parse(
             raise ValueError(_first_message(errors.getvalue())) from None
         raise
     return name, parsed
+
+
+def peek(option: str, choices: Container[str], args: Sequence[str]) -> str | None:
+    """What `args` give for an option that presets depend on.
+
+    None where that is nothing, or no choice: it is refused later, with the rest.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option, nargs="?", dest="value")
+    value = parser.parse_known_args(args)[0].value
+    return value if value in choices else None
 
 
 def _program(presets: Mapping[str, Preset]) -> str:

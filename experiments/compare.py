@@ -6,7 +6,6 @@ python -m experiments.compare --methods stepwise gradual small --ratios 4 8 16
 python -m experiments.compare --help
 """
 
-import argparse
 import dataclasses
 import importlib
 import json
@@ -179,15 +178,8 @@ def main(args: Sequence[str] | None = None) -> int:
     runtime.configure()
     jax.config.update("jax_platforms", "cpu")  # an accelerator is for the runs
     args = list(sys.argv[1:] if args is None else args)
-    return cli.main(run, presets(_named(args)), lambda: "quick", args)
-
-
-def _named(args: Sequence[str]) -> str | None:
-    """The network that `args` name; a wrong one is refused later, with the rest."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--network", nargs="?")
-    named = parser.parse_known_args(args)[0].network
-    return named if named in NETWORKS else None
+    network = cli.peek("--network", NETWORKS, args)
+    return cli.main(run, presets(network), lambda: "quick", args)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ ImageNet has to be downloaded by hand, after registration; started without it, t
 program says how to prepare it.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -147,10 +146,8 @@ def run(config: ImagenetConfig) -> dict[str, Any]:
 
 def main() -> int:
     """The command line; the presets are those of the network that is named."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--network", nargs="?", default="mobilenet")
-    network = parser.parse_known_args()[0].network
-    return pipeline.main(run, presets(network if network in NETWORKS else "mobilenet"))
+    network = cli.peek("--network", NETWORKS, sys.argv[1:])
+    return pipeline.main(run, presets(network or "mobilenet"))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,3 @@ Scores: TypeAlias = PyTree
 
 Predicate: TypeAlias = Callable[[str, Any], bool]
 """Chooses leaves: `predicate(path, leaf)`, with a path such as `"Conv_0/kernel"`."""
-
-Schedule: TypeAlias = Callable[[Any], Array]
-"""Maps a pruning step (0, 1, 2, …) to a sparsity in [0, 1)."""

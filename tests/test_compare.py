@@ -415,10 +415,12 @@ def test_the_network_brings_its_own_presets():
     assert not {"channels", "slimming"} & set(plain.methods)
     assert {"dense", "small", "stepwise", "rigl"} <= set(plain.methods)
     assert plain.ratios == (8.3, 16.6, 33.2)
-    assert compare._named(["--network", "mobilenet"]) == "mobilenet"
-    assert compare._named(["--network=mobilenet"]) == "mobilenet"
-    assert compare._named(["--network", "transformer"]) is None
-    assert compare._named(["--network"]) is None
+    assert (
+        cli.peek("--network", jobs.NETWORKS, ["--network", "mobilenet"]) == "mobilenet"
+    )
+    assert cli.peek("--network", jobs.NETWORKS, ["--network=mobilenet"]) == "mobilenet"
+    assert cli.peek("--network", jobs.NETWORKS, ["--network", "transformer"]) is None
+    assert cli.peek("--network", jobs.NETWORKS, ["--network"]) is None
 
 
 @pytest.mark.slow

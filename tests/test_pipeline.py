@@ -226,9 +226,12 @@ def test_another_run_gives_the_dense_network(report, config, dataset):
 
 def test_another_run_has_to_fit(report, config, dataset, tmp_path):
     start = partial(starting_from, config, dataset)
+    untrained = tmp_path / "untrained"
+    untrained.mkdir()
+    shutil.copy(config.workdir / "config.json", untrained)
     for wrong, message in (
         (start(tmp_path), "not the folder of a run"),
-        (start(config.workdir.parent / "scratch"), "no dense network"),
+        (start(untrained), "no dense network"),
     ):
         with pytest.raises(RunError, match=message):
             branches.check(wrong)
