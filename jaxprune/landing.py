@@ -75,7 +75,8 @@ def in_cycles(
       cycles: how many cycles there are; after the last the masks stay as they are.
       prunable: chooses the leaves to prune, by path.
       start: the first masks, from the paths of the leaves and their values.
-      dormant: whether pruned weights live on in the state, and all updates reach them.
+      dormant: whether pruned weights live on in the state, moved by updates as far as
+        is usual among those kept, and halved at each cycle.
       columns: whether the threshold is one for each leaf.
 
     Returns:
@@ -107,8 +108,9 @@ def in_cycles(
         weights = _pick(params, state.masks)
         now = _weights(weights, _pick(updates, state.masks), state)
         step = state.step + 1
+        due = _is_cycle(step, every, cycles)
         masks, log = cond(
-            _is_cycle(step, every, cycles),
+            due,
             lambda: cycle(step // every, now, state.log),
             lambda: (now.masks, state.log),
         )
@@ -119,7 +121,7 @@ def in_cycles(
         )
         landed = list(map(_land, now.masks, masks, weights, now.values, now.updates))
         shaped = partial(jax.tree.unflatten, jax.tree.structure(state.masks))
-        asleep = list(map(_sleep, masks, now.values))
+        asleep = list(map(partial(_sleep, due), masks, now.values))
         state = StepwiseState(
             step=step,
             masks=shaped(masks),
@@ -158,7 +160,22 @@ def _weights(weights: Leaves, updates: Leaves, state: StepwiseState) -> Weights:
 
 def _next_value(mask: Array, weight: Array, dormant: Array, update: Array) -> Array:
     """What a weight will be, kept or dormant, as `optax.apply_updates` makes it."""
+    usual = _usual(mask, update)
+    update = jnp.where(mask, update, jnp.clip(update, -usual, usual))
     return (jnp.where(mask, weight, dormant) + update).astype(weight.dtype)
+
+
+def _usual(mask: Array, update: Array) -> Array:
+    """How far kept weights move: the power of two next to their root mean square.
+
+    As a power of two it does not depend on the order in which squares are summed.
+    """
+    moves = jnp.where(mask, update, 0)
+    moves = moves.astype(jnp.result_type(update, jnp.float32))
+    square = jnp.sum(moves**2) / jnp.maximum(jnp.sum(mask), 1)
+    _, exponent = jnp.frexp(square)
+    power = jnp.ldexp(jnp.ones_like(square), exponent // 2)
+    return jnp.where(square > 0, power, 0).astype(update.dtype)
 
 
 def _next_kept(mask: Array, weight: Array, update: Array) -> Array:
@@ -171,9 +188,9 @@ def _land(mask: Array, new: Array, weight: Array, value: Array, update: Array) -
     return jnp.where(new, jnp.where(mask, update, value), -weight)
 
 
-def _sleep(new: Array, value: Array) -> Array:
-    """The dormant values: of what is pruned, and 0 where a weight is kept."""
-    return jnp.where(new, 0, value).astype(value.dtype)
+def _sleep(due: Array, new: Array, value: Array) -> Array:
+    """The dormant values: of what is pruned, half of it after a cycle; 0 where kept."""
+    return jnp.where(new, 0, jnp.where(due, value / 2, value)).astype(value.dtype)
 
 
 def _blank(cycles: int, width: tuple[int, ...]) -> PruningLog:

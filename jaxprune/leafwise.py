@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxprune import thresholds
+from jaxprune.folds import total
+from jaxprune.keys import extent, from_key, key
 from jaxprune.types import Array
 
 
@@ -30,7 +31,7 @@ def kth_smallest(leaves: list[Array], ks: Array) -> Array:
     wide = any(x.dtype == jnp.float64 for x in leaves)
     integer, unsigned = (jnp.int64, jnp.uint64) if wide else (jnp.int32, jnp.uint32)
     ks = jnp.minimum(ks, jnp.array([x.size - 1 for x in leaves]))
-    ends = thresholds.key(jnp.array([-jnp.inf, jnp.nan]), wide)
+    ends = extent(integer)
     lowest, highest = (jnp.full(len(leaves), end, integer) for end in ends)
 
     def halve(_, interval):
@@ -39,14 +40,14 @@ def kth_smallest(leaves: list[Array], ks: Array) -> Array:
         middle = lowest + (width // 2).astype(integer)
         # Tied to the middle, lest the keys of all leaves be made once and kept.
         held, cuts = lax.optimization_barrier((leaves, middle))
-        keys = [thresholds.key(x, wide) for x in held]
-        upto = [_total(x <= cut) for x, cut in zip(keys, cuts, strict=True)]
+        keys = [key(x, wide) for x in held]
+        upto = [total(x <= cut) for x, cut in zip(keys, cuts, strict=True)]
         higher = jnp.stack(upto) <= ks
         return jnp.where(higher, middle + 1, lowest), jnp.where(higher, highest, middle)
 
     bits = jnp.iinfo(integer).bits
     found, _ = lax.fori_loop(0, bits, halve, (lowest, highest))
-    return thresholds.from_key(found, jnp.result_type(*leaves))
+    return from_key(found, jnp.result_type(*leaves))
 
 
 @jax.jit
@@ -58,10 +59,10 @@ def above(leaves: list[Array], kths: Array, ks: Array) -> list[Array]:
       [Array([ True, False,  True], dtype=bool)]
     """
     wide = kths.dtype == jnp.float64
-    keys = [thresholds.key(x, wide) for x in leaves]
-    cuts = thresholds.key(kths, wide)
+    keys = [key(x, wide) for x in leaves]
+    cuts = key(kths, wide)
     ties = [x == cut for x, cut in zip(keys, cuts, strict=True)]
-    below = [_total(x < cut) for x, cut in zip(keys, cuts, strict=True)]
+    below = [total(x < cut) for x, cut in zip(keys, cuts, strict=True)]
     first = _after(ties, ks - jnp.stack(below))
     return [
         (x > cut) | (tie & (_position(x) >= p))
@@ -92,7 +93,7 @@ def _after(flags: list[Array], counts: Array) -> Array:
     There is nothing to look for where none are asked for, or all that there are.
     """
     sizes = jnp.array([x.size for x in flags])
-    every = counts >= jnp.stack(list(map(_total, flags)))
+    every = counts >= jnp.stack(list(map(total, flags)))
     lowest = jnp.where((counts > 0) & every, sizes, 0)
     highest = jnp.where(counts > 0, sizes, 0)
 
@@ -100,7 +101,7 @@ def _after(flags: list[Array], counts: Array) -> Array:
         lowest, highest = interval
         middle = lowest + (highest - lowest) // 2
         before = [x & (_position(x) < p) for x, p in zip(flags, middle, strict=True)]
-        enough = jnp.stack(list(map(_total, before))) >= counts
+        enough = jnp.stack(list(map(total, before))) >= counts
         return jnp.where(enough, lowest, middle + 1), jnp.where(enough, middle, highest)
 
     return lax.while_loop(lambda i: jnp.any(i[0] < i[1]), halve, (lowest, highest))[0]
@@ -108,7 +109,3 @@ def _after(flags: list[Array], counts: Array) -> Array:
 
 def _position(x: Array) -> Array:
     return lax.iota(jnp.int32, x.size).reshape(x.shape)
-
-
-def _total(flags: Array) -> Array:
-    return jnp.sum(flags, dtype=jnp.int32)

@@ -1,4 +1,4 @@
-"""Which weights are kept: prune and repair, exact counts, n of m; apply and count.
+"""Which weights are kept: exact counts, a band, n of m; apply and count.
 
 A mask is True where a weight is kept. Leaves that are not pruned at all have
 `optax.MaskedNode()` in place of a mask.
@@ -8,39 +8,35 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxprune import thresholds
+from jaxprune import folds, thresholds
 from jaxprune.types import Array, Masks, Params, Scores
 
 
-def prune_and_repair(
-    mask: Array, score: Array, threshold: Array | float, hysteresis: float
-) -> Array:
-    """One cycle of pruning and repairing, with hysteresis h around the threshold τ.
+def banded(mask: Array, score: Array, hysteresis: float) -> Array:
+    """Scores in a band: kept weights have to fall lower than pruned ones have to rise.
 
-        kept → pruned   where score < (1 − h)·τ
-        pruned → kept   where score > (1 + h)·τ
+        x / (1 − h) where kept, x / (1 + h) where pruned
 
-    With h = 0.1 these are the two thresholds of Guo et al., *Dynamic network surgery*
-    (2016). The band keeps a weight near the threshold from flickering.
+    Compared with one threshold τ, a kept weight goes where x < (1 − h)·τ and a pruned
+    one comes back where x > (1 + h)·τ: with h = 0.1 the two thresholds of Guo et al.,
+    *Dynamic network surgery* (2016). A weight near the threshold does not flicker, and
+    the k smallest are still k.
 
     Args:
       mask: bool, what is kept so far.
       score: non-negative, shaped like `mask`.
-      threshold: τ ≥ 0.
       hysteresis: h in [0, 1).
 
     Returns:
-      The new mask.
+      Scores shaped like `mask`.
 
     Example:
       >>> mask = jnp.array([True, True, False, False])
       >>> score = jnp.array([0.95, 0.8, 1.05, 2.0])
-      >>> prune_and_repair(mask, score, 1.0, 0.1)
+      >>> banded(mask, score, 0.1) > 1.0
       Array([ True, False, False,  True], dtype=bool)
     """
-    kept = score >= (1 - hysteresis) * threshold
-    repaired = score > (1 + hysteresis) * threshold
-    return jnp.where(mask, kept, repaired)
+    return jnp.where(mask, score / (1 - hysteresis), score / (1 + hysteresis))
 
 
 def all_but_smallest(scores: Scores, k: Array | int) -> Masks:
@@ -121,8 +117,7 @@ def count(masks: Masks) -> Array:
       >>> int(count({"w": jnp.array([True, False])}))
       1
     """
-    leaves = jax.tree.leaves(masks)
-    return sum((jnp.sum(m, dtype=jnp.int32) for m in leaves), jnp.int32(0))
+    return folds.count(jax.tree.leaves(masks))
 
 
 @jax.jit

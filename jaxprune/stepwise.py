@@ -37,16 +37,20 @@ def active_stepwise_pruning(
 ) -> optax.GradientTransformationExtraArgs:
     """Prunes weights step by step and repairs those that were pruned wrongly.
 
-    Every `every` updates there is a cycle, k = 1, 2, …, K + hold. With the sparsity
-    s_k of the schedule and τ the s_k-quantile of the scores of all prunable weights,
+    Every `every` updates there is a cycle, k = 1, 2, …, K + hold. It prunes and repairs
 
         kept → pruned   where score < (1 − h)·τ
         pruned → kept   where score > (1 + h)·τ
 
+    with the one τ that leaves exactly round(s_k · size) weights pruned, where s_k is
+    the sparsity of the schedule. After the last cycle the masks stay as they are.
+
     A pruned weight is exactly 0 in the params, but lives on in the state as a dormant
-    value that all updates reach; repaired, it comes back with that value. The last
-    cycle prunes exactly the smallest, with no band, and the masks stay as they are: the
-    network has exactly the number of zeros asked for, round(final · size).
+    value that updates go on reaching; repaired, it comes back with that value. Nothing
+    answers to where a dormant value goes, so it is kept from running away: no update
+    moves it further than is usual among the kept weights of its leaf (the power of two
+    next to their root mean square), and at each cycle that leaves it pruned it halves.
+    What comes back is what the updates of the last cycles agree on.
 
     Put it last in a chain: it turns the update that would be applied into one that
     lands on the mask. Kept weights move exactly as without it. Weight decay before it
@@ -55,15 +59,14 @@ def active_stepwise_pruning(
     The abstract of Wang, Xing and Liu, *Efficient deep convolutional model compression
     with an active stepwise pruning approach* (IJCSE 2020), gives the logarithmic
     schedule and the alternation of pruning, repairing and training; the rule, the band
-    and the final exact cut are our reading.
+    and how dormant values move are our reading.
 
     Args:
       schedule: the sparsity of each cycle, such as `schedules.logarithmic`.
       every: updates from one cycle to the next, at least 1.
       prunable: chooses the leaves to prune, by path.
       hysteresis: h in [0, 1), half the width of the band.
-      hold: cycles at the final sparsity, the last of them exact; with 0 the last cycle
-        of the schedule is the exact one.
+      hold: further cycles at the final sparsity, which only exchange weights.
       recover: False for no repair: pruned once is pruned for ever, and there are no
         dormant values.
       score: how much a weight matters, from its value and its update.
@@ -145,17 +148,15 @@ class Rule:
         """New masks by the scores of all weights, dormant ones included."""
         scored = scores.each(self.score, now.paths, now.values, now.updates)
         nans = thresholds.count_nan(scored)
-        if self.recover:
-            return Choice(*self.select(k, now.masks, scored), nans)
-        # What is pruned scores less than anything kept.
         pairs = zip(now.masks, scored, strict=True)
-        scored = [jnp.where(kept, x, -1) for kept, x in pairs]
-        masks, threshold = self.select(k, now.masks, scored)
+        if self.recover:
+            banded = [masks_.banded(m, x, self.hysteresis) for m, x in pairs]
+            return Choice(*self.select(k, banded), nans)
+        # What is pruned scores less than anything kept.
+        masks, threshold = self.select(k, [jnp.where(m, x, -1) for m, x in pairs])
         return Choice(list(map(jnp.logical_and, now.masks, masks)), threshold, nans)
 
-    def select(
-        self, k: Array | int, masks: Leaves, scored: Leaves
-    ) -> tuple[Leaves, Array]:
+    def select(self, k: Array | int, scored: Leaves) -> tuple[Leaves, Array]:
         """The masks of cycle k, and the threshold or thresholds."""
         if isinstance(self.scope, tuple):
             return [masks_.n_of_m(x, *self.scope) for x in scored], jnp.zeros(())
@@ -165,17 +166,7 @@ class Rule:
             cuts, above = thresholds.kth_smallest(scored, counts), masks_.above
         else:
             cuts, above = leafwise.kth_smallest(scored, counts), leafwise.above
-        taus = jnp.maximum(cuts, 0).astype(jnp.float32)
-        each = taus if taus.ndim else [taus] * len(scored)
-        new = landing.cond(
-            k == self.cycles,
-            lambda: above(scored, cuts, counts),
-            lambda: [
-                masks_.prune_and_repair(m, x, tau, self.hysteresis)
-                for m, x, tau in zip(masks, scored, each, strict=True)
-            ],
-        )
-        return new, taus
+        return above(scored, cuts, counts), jnp.maximum(cuts, 0).astype(jnp.float32)
 
     def counts(self, shapes: list[tuple[int, ...]]) -> np.ndarray:
         """How many weights to prune at each cycle, in all or (cycles, leaves)."""

@@ -13,7 +13,6 @@ interval is cut into thirds instead, so the search always ends, and ends right.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxprune.folds import COUNTED, folded, total, whole
+from jaxprune.keys import extent, from_key, key
 from jaxprune.types import Array, Scores
 
-_COUNTED = 64, 16, 4  # folds of what 16 bits can count
 _GROUPED = 64, 4  # folds of groups of which the least and the greatest are taken out
 _SMALL = 1 << 12
 _SAMPLE = 1 << 17
@@ -58,34 +58,6 @@ def kth_smallest(scores: Scores, k: Array | int) -> Array:
     return from_key(_search(leaves, k), jnp.result_type(*leaves))
 
 
-def key(x: Array, wide: bool = False) -> Array:
-    """Integers that compare as the floats do: int32, or int64 if `wide`.
-
-    Negative floats are mirrored, −0 and 0 both give 0, NaN is above infinity.
-
-    Example:
-      >>> key(jnp.array([-1.0, -0.0, 0.0, jnp.inf]))
-      Array([-1065353216,           0,           0,  2139095040], dtype=int32)
-    """
-    bits = _bits(x, wide)
-    lowest = jnp.iinfo(bits.dtype).min
-    ordered = jnp.where(bits < 0, lowest - bits, bits)
-    below_infinity = -_infinity(bits.dtype)
-    return jnp.where(ordered < below_infinity, jnp.iinfo(bits.dtype).max, ordered)
-
-
-def from_key(keys: Array, dtype: jnp.dtype) -> Array:
-    """The floats that `key` made these integers from; 0 for both zeros.
-
-    Example:
-      >>> from_key(key(jnp.array([-1.5, 2.0])), jnp.float32)
-      Array([-1.5,  2. ], dtype=float32)
-    """
-    lowest = jnp.iinfo(keys.dtype).min
-    bits = jnp.where(keys < 0, lowest - keys, keys)
-    return _from_bits(bits, dtype)
-
-
 def checked(scores: Scores) -> list[Array]:
     """The leaves that hold scores, once they are known to be usable.
 
@@ -117,8 +89,8 @@ def count_nan(scores: Scores) -> Array:
       >>> int(count_nan({"a": jnp.array([jnp.nan, 1.0])}))
       1
     """
-    leaves = _whole(jax.tree.leaves(scores))
-    return sum((_total(jnp.isnan(x)) for x in leaves), jnp.int32(0))
+    leaves = whole(jax.tree.leaves(scores))
+    return sum((total(jnp.isnan(x)) for x in leaves), jnp.int32(0))
 
 
 class _Interval(NamedTuple):
@@ -153,8 +125,7 @@ def _search(leaves: list[Array], k: Array) -> Array:
     leaves = _joined(leaves, wide)
     size = _size(leaves)
     large = size > 4 * _SAMPLE
-    lowest = jnp.array(-_infinity(integer), integer)
-    highest = jnp.array(jnp.iinfo(integer).max, integer)
+    lowest, highest = extent(integer)
     start = _Interval(
         lowest,
         highest,
@@ -205,7 +176,7 @@ def _settled(leaves: list[Array], now: _Interval, k: Array) -> _Interval:
     """
     found = _extremes(leaves, now.lowest, now.highest)
     nothing = jnp.iinfo(found.dtype).max
-    all_found = _total(found < nothing) == now.upto - now.below
+    all_found = total(found < nothing) == now.upto - now.below
     answer = _kth_key(found, k - now.below)
     return now._replace(
         lowest=jnp.where(all_found, answer, now.lowest),
@@ -278,16 +249,14 @@ def _sampled(leaves: list[Array], k: Array, wide: bool) -> Array:
 def _kth_key(keys: Array, k: Array) -> Array:
     """Of a vector of keys, the k-th smallest."""
     k = jnp.clip(k, 0, keys.size - 1)
-    lowest = jnp.array(-_infinity(keys.dtype), keys.dtype)
-    highest = jnp.array(jnp.iinfo(keys.dtype).max, keys.dtype)
 
-    def halve(ends):
-        lowest, highest = ends
+    def halve(interval):
+        lowest, highest = interval
         middle = highest - (_width(lowest, highest) // 2).astype(keys.dtype)
-        low = _total(keys < middle) <= k
+        low = total(keys < middle) <= k
         return jnp.where(low, middle, lowest), jnp.where(low, highest, middle - 1)
 
-    return lax.while_loop(lambda e: e[0] < e[1], halve, (lowest, highest))[0]
+    return lax.while_loop(lambda e: e[0] < e[1], halve, extent(keys.dtype))[0]
 
 
 def _every(x: Array, stride: int, wide: bool) -> Array:
@@ -305,12 +274,13 @@ def _count_below(leaves: list[Array], probes: Array) -> Array:
     """How many keys are less than each of two probes, in one pass."""
     wide = probes.dtype == jnp.int64
     counts = jnp.zeros(2, jnp.int32)
-    for x in _whole(leaves):
+    for x in whole(leaves):
         keys = key(x, wide)
         first, second = ((keys < probe).astype(jnp.int32) for probe in probes)
         both = first + (second << 16)
-        both = _folded(both, jnp.add, _COUNTED)
-        counts += jnp.stack([_sum(both & 0xFFFF), _sum(both >> 16)])
+        both = folded(both, jnp.add, COUNTED)
+        halves = both & 0xFFFF, both >> 16
+        counts += jnp.stack([jnp.sum(half, dtype=jnp.int32) for half in halves])
     return counts
 
 
@@ -321,93 +291,13 @@ def _extremes(leaves: list[Array], lowest: Array, highest: Array) -> Array:
     """
     found = []
     limits = jnp.iinfo(lowest.dtype)
-    for x in _whole(leaves):
+    for x in whole(leaves):
         keys = key(x, lowest.dtype == jnp.int64)
         inside = (keys >= lowest) & (keys <= highest)
         least = jnp.where(inside, keys, limits.max)
-        least = _folded(least, jnp.minimum, _GROUPED)
+        least = folded(least, jnp.minimum, _GROUPED)
         greatest = jnp.where(inside, keys, limits.min)
-        greatest = _folded(greatest, jnp.maximum, _GROUPED)
+        greatest = folded(greatest, jnp.maximum, _GROUPED)
         none = (greatest == least) | (greatest == limits.min)
         found += [least.ravel(), jnp.where(none, limits.max, greatest).ravel()]
     return jnp.concatenate(found)
-
-
-def _whole(leaves: list[Array]) -> list[Array]:
-    """The leaves; one that cannot be folded is split into a part that can, and a rest.
-
-    An axis is only cut if none can be folded, so that a sharded leaf stays in place.
-    """
-    parts = []
-    for x in leaves:
-        longest, fold = max(x.shape, default=0), _COUNTED[0]
-        if longest < fold or any(size % fold == 0 for size in x.shape):
-            parts.append(x)
-        else:
-            whole = longest // fold * fold
-            parts += jnp.split(x, [whole], x.shape.index(longest))
-    return parts
-
-
-def _folded(x: Array, op: jnp.ufunc, folds: Sequence[int]) -> Array:
-    """Reduces x by groups of each size in turn, along an axis that it divides, if any.
-
-    Their axis is made the last but one, in (…, fold, t), by merging the axes after it:
-    XLA vectorises a short reduction there, and hardly any other one of integers. Each
-    half of a group by itself, since what is used twice is not fused into its use, which
-    would be one long reduction again.
-    """
-    for fold in folds:
-        axis = next((i for i, size in enumerate(x.shape) if size % fold == 0), None)
-        if axis is None:
-            continue
-        before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
-        if math.prod(after) < 64:
-            groups = x.reshape(*before, fold, -1)
-        else:
-            groups = x.reshape(*before, size // fold, fold, math.prod(after))
-        halves = jnp.split(groups, 2, -2)
-        x = op(*(op.reduce(half, -2).astype(x.dtype) for half in halves))
-    return x
-
-
-def _total(flags: Array) -> Array:
-    return _sum(_folded(flags.astype(jnp.int32), jnp.add, _COUNTED))
-
-
-def _sum(counts: Array) -> Array:
-    """As int32; XLA would make it int64 where that is enabled."""
-    return jnp.sum(counts, dtype=jnp.int32)
-
-
-def _infinity(integer: jnp.dtype) -> int:
-    floating = np.float64 if integer == jnp.int64 else np.float32
-    return int(np.array(np.inf, floating).view(integer))
-
-
-def _bits(x: Array, wide: bool) -> Array:
-    if x.dtype == jnp.bfloat16:  # by hand: a conversion might flush subnormals
-        half = lax.bitcast_convert_type(x, jnp.int16).astype(jnp.int32)
-        x = lax.bitcast_convert_type(half << 16, jnp.float32)
-    elif x.dtype.itemsize < 4:
-        x = x.astype(jnp.float32)
-    if wide:
-        return lax.bitcast_convert_type(_widened(x), jnp.int64)
-    return lax.bitcast_convert_type(x, jnp.int32)
-
-
-def _widened(x: Array) -> Array:
-    """float64, subnormals of float32 included."""
-    if x.dtype == jnp.float64:
-        return x
-    bits = lax.bitcast_convert_type(x, jnp.int32)
-    tiny = (bits & 0x007FFFFF) * 2.0**-149
-    subnormal = bits & 0x7F800000 == 0
-    return jnp.where(subnormal, jnp.where(bits < 0, -tiny, tiny), x.astype(jnp.float64))
-
-
-def _from_bits(bits: Array, dtype: jnp.dtype) -> Array:
-    if dtype == jnp.bfloat16:
-        return lax.bitcast_convert_type((bits >> 16).astype(jnp.int16), dtype)
-    same_size = jnp.float64 if bits.dtype == jnp.int64 else jnp.float32
-    return lax.bitcast_convert_type(bits, same_size).astype(dtype)

@@ -10,21 +10,18 @@ SCORE = jnp.asarray(np.abs(RNG.normal(size=(8, 6))), jnp.float32)
 MASK = jnp.asarray(RNG.random((8, 6)) < 0.5)
 
 
-def test_prune_and_repair_by_the_rule():
-    new = np.asarray(masks.prune_and_repair(MASK, SCORE, 0.7, 0.3))
+def test_in_a_band_kept_weights_fall_lower_and_pruned_ones_rise_higher():
     kept, score = np.asarray(MASK), np.asarray(SCORE)
-    np.testing.assert_array_equal(new[kept], score[kept] >= 0.7 * np.float32(0.7))
-    np.testing.assert_array_equal(new[~kept], score[~kept] > 1.3 * np.float32(0.7))
+    after = np.asarray(masks.banded(MASK, SCORE, 0.3)) >= 0.7
+    clear = np.abs(score / 0.7 - np.where(kept, 0.7, 1.3)) > 1e-6  # of rounding
+    np.testing.assert_array_equal(
+        after[clear], (score >= np.where(kept, 0.49, 0.91))[clear]
+    )
+    assert np.any(after != (score >= 0.7))
 
 
-def test_inside_the_band_nothing_changes():
-    score = jnp.full((8, 6), 1.05)
-    np.testing.assert_array_equal(masks.prune_and_repair(MASK, score, 1, 0.1), MASK)
-
-
-def test_no_band_cuts_at_the_threshold():
-    new = masks.prune_and_repair(MASK, SCORE, 0.7, 0.0)
-    np.testing.assert_array_equal(new, SCORE >= 0.7)
+def test_no_band_leaves_scores_as_they_are():
+    np.testing.assert_array_equal(masks.banded(MASK, SCORE, 0.0), SCORE)
 
 
 def test_ties_go_by_position():
