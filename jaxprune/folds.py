@@ -62,7 +62,7 @@ def folded(x: Array, op: jnp.ufunc, folds: Sequence[int]) -> Array:
 
     Example:
       >>> folded(jnp.ones((64, 100), jnp.int32), jnp.add, (64, 4)).shape
-      (25,)
+      (1, 25)
     """
     for fold in folds:
         axis = next((i for i, size in enumerate(x.shape) if size % fold == 0), None)
