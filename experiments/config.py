@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
+from experiments import ranges
+
 Method = Literal["dense", "stepwise", "channels", "small"]
 
 
@@ -92,17 +94,7 @@ class Config:
 
     def __post_init__(self):
         self._check_choices()
-        for field in ("ratio", "params_ratio", "macs_ratio"):
-            if (value := getattr(self, field)) < 1:
-                raise ValueError(f"{field} must be 1 or more, got {value}")
-        for field in ("l1_scale", "l1_shift", "width", "weight_decay"):
-            if (value := getattr(self, field)) < 0:
-                raise ValueError(f"{field} must be 0 or more, got {value}")
-        for field in ("small_share", "average_last"):
-            if not 0 <= (value := getattr(self, field)) <= 1:
-                raise ValueError(f"{field} must be in [0, 1], got {value}")
-        if not 0 <= self.floor < 1:
-            raise ValueError(f"floor must be in [0, 1), got {self.floor}")
+        self._check_ranges()
         if self.start_from is not None and self.start == "scratch":
             raise ValueError(
                 "start_from names a dense network to start from, start scratch asks "
@@ -121,6 +113,15 @@ class Config:
         """`distribution` as `jaxprune.active_stepwise_pruning` takes it."""
         n_of_m = re.fullmatch(r"(\d+):(\d+)", self.distribution)
         return (int(n_of_m[1]), int(n_of_m[2])) if n_of_m else self.distribution
+
+    def _check_ranges(self) -> None:
+        ranges.at_least(1, self, "epochs", "prune_epochs", "batch_size")
+        ranges.at_least(1, self, "pruning_steps", "ratio", "params_ratio", "macs_ratio")
+        ranges.at_least(0, self, "seed", "width", "weight_decay")
+        ranges.at_least(0, self, "l1_scale", "l1_shift")
+        ranges.positive(self, "learning_rate", "prune_learning_rate", "curvature")
+        ranges.share(self, "small_share", "average_last")
+        ranges.part(self, "label_smoothing", "hysteresis", "floor")
 
     def _check_choices(self) -> None:
         for field, hint in get_type_hints(type(self)).items():

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from experiments import cli, data, pipeline
+from experiments import cli, data, pipeline, ranges
 from experiments.config import Config
 from experiments.experiment import Architecture
 from experiments.models import vgg
@@ -78,6 +78,12 @@ class ImagenetConfig(Config):
     workers: int | None = None
     """Processes that decode images; 0: none beside the program itself; one for each
     CPU core, at most 16, if not given."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        ranges.at_least(1, self, "image_size")
+        if self.workers is not None:
+            ranges.at_least(0, self, "workers")
 
 
 def presets(network: str) -> dict[str, cli.Preset]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import cli, data
+from experiments import cli, data, ranges
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Config:
             raise ValueError(
                 f"{self.data} is not streamed: choose from {', '.join(data.STREAMED)}"
             )
+        ranges.at_least(1, self, "image_size", "batch_size", "batches")
+        if not self.workers or min(self.workers) < 0:
+            raise ValueError(f"workers must be 0 or more, got {self.workers}")
 
 
 def run(config: Config) -> dict[str, Any]:

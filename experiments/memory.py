@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 import jaxprune as jp
-from experiments import cli, runtime
+from experiments import cli, ranges, runtime
 from experiments.imagenet import NETWORKS
 from experiments.losses import classification
 from experiments.networks import linen
@@ -40,6 +40,10 @@ class Config:
     """Height and width of the images, in pixels."""
     batch_size: int = 8
     """Images of the step."""
+
+    def __post_init__(self):
+        ranges.at_least(0, self, "width")
+        ranges.at_least(1, self, "image_size", "batch_size")
 
 
 def run(config: Config) -> dict[str, Any]:

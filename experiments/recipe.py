@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from experiments import ranges
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -26,11 +28,9 @@ class Recipe:
     """Seed of the order and the augmentation of the images."""
 
     def __post_init__(self):
-        for field in ("epochs", "batch_size", "log_every"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be 1 or more, got {self!r}")
-        if not 0 <= self.average_last <= 1:
-            raise ValueError(f"average_last must be in [0, 1], got {self.average_last}")
+        ranges.at_least(1, self, "epochs", "batch_size", "small_size", "log_every")
+        ranges.at_least(0, self, "small_epochs", "crop", "seed")
+        ranges.share(self, "average_last")
 
     def steps_per_epoch(self, examples: int) -> int:
         """Whole batches in an epoch; what is left over differs from epoch to epoch."""

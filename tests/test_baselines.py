@@ -1,7 +1,6 @@
 """Baselines are fields of the config: each does what it is named after."""
 
 from functools import partial
-from pathlib import Path
 
 import chex
 import jax
@@ -144,21 +143,3 @@ def test_fine_tuning_starts_its_schedule_anew(solver):
     removal = branches.Removal(plan, None, None, {})
     anew = branches.shrunk_state(removal, Fitted(None, None, late, {}))
     chex.assert_trees_all_equal(anew, state)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"distribution": "rows"}, "distribution must be global, leaf, erk or n:m"),
-        ({"schedule": "cosine"}, "schedule must be one of logarithmic, cubic"),
-        ({"solver": "adam"}, "solver must be one of fista, ista, subgradient"),
-        ({"regrow": "yes"}, "regrow must be one of none, gradient, random"),
-        ({"methods": ("stepwize",)}, "methods must be some of dense, stepwise"),
-        ({"methods": ()}, "methods must be some of"),
-        ({"floor": 1.0}, r"floor must be in \[0, 1\), got 1.0"),
-        ({"start": "scratch", "start_from": Path("runs/x")}, "leave one of them out"),
-    ],
-)
-def test_bad_fields_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        Config(**fields)

@@ -254,9 +254,8 @@ def test_a_folder_of_another_config_is_refused(report, config, dataset, monkeypa
     ("fields", "message"),
     [
         ({"ratio": 1000.0}, "not prunable: lower ratio"),
-        ({"pruning_steps": 0}, "steps must be a whole number"),
+        ({"batch_size": 10**6}, "batch_size 1000000 is more than the"),
         ({"pruning_steps": 500}, "do not fit into"),
-        ({"hysteresis": 2.0}, "hysteresis must be in"),
         ({"average_last": 0.5}, "average_last must be at most 0.4"),
     ],
 )
@@ -278,20 +277,6 @@ def test_sparsity_leaves_exactly_the_share_asked_for():
     assert 693 + 13 - zeros == round(706 / 5.6)
     with pytest.raises(ValueError, match="13 are not prunable: lower ratio"):
         sparsity_for(100.0, params, jp.paths.kernels)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"ratio": 0.5}, "ratio must be 1 or more"),
-        ({"sparsify_epochs": 4}, "sparsify_epochs must lie between"),
-        ({"l1_scale": -1.0}, "l1_scale must be 0 or more"),
-        ({"small_share": 1.5}, r"small_share must be in \[0, 1\]"),
-    ],
-)
-def test_bad_configs_are_refused(config, fields, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(config, **fields)
 
 
 def test_heads_are_dropped_anywhere():

@@ -219,19 +219,6 @@ def test_statistics_are_the_mean_of_the_batches():
     np.testing.assert_allclose(new["batch_stats"]["mean"], [3.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"epochs": 0}, "epochs must be 1 or more"),
-        ({"epochs": 1, "batch_size": 0}, "batch_size must be 1 or more"),
-        ({"epochs": 1, "average_last": 1.5}, r"average_last must be in \[0, 1\]"),
-    ],
-)
-def test_bad_recipe(fields, message):
-    with pytest.raises(ValueError, match=message):
-        train.Recipe(**fields)
-
-
 def test_batch_larger_than_the_data():
     with pytest.raises(ValueError, match="batch_size 128 is more than the 70 images"):
         fit(recipe=train.Recipe(epochs=1))
