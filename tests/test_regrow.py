@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,6 +174,48 @@ def test_moving_masks_find_what_fixed_ones_miss():
     assert moving < 1e-3
     assert fixed > 2
     assert at_random < fixed / 2
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np, optax
+import jaxprune as jp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+put = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))
+rng = np.random.default_rng(0)
+weights = [rng.normal(size=s).astype(np.float32) for s in ((16, 64), (64, 24))]
+# Whole numbers, whose sums are the same in any order, and many of them equal.
+grads = [rng.integers(-9, 10, w.shape).astype(np.float32) for w in weights]
+links = [jp.drop_and_regrow(0.75, 1, 3, grow=g) for g in ("gradient", "random")]
+
+@jax.jit
+def step(params, states, grads):
+    found = [link.update(grads, s, params) for link, s in zip(links, states)]
+    return [state for _, state in found]
+
+def masks(*specs):
+    params = {f"{i}/kernel": put(x, s) for i, (x, s) in enumerate(zip(weights, specs))}
+    given = {f"{i}/kernel": put(x, s) for i, (x, s) in enumerate(zip(grads, specs))}
+    states = jax.jit(lambda params: [link.init(params) for link in links])(params)
+    for _ in range(3):
+        states = step(params, states, given)
+    return [mask for state in states for mask in jax.tree.leaves(state.masks)]
+
+specs = P("d"), P(None, "d")
+alone, split = masks(P(), P()), masks(*specs)
+for mask, expected in zip(split, alone, strict=True):
+    assert mask.addressable_shards[0].data.size == mask.size // 8, mask.sharding
+    np.testing.assert_array_equal(mask, expected)
+"""
+
+
+def test_same_masks_on_a_sharded_mesh():
+    flags = "--xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    line = [sys.executable, "-c", SHARDED]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(
