@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
+
+from experiments.screen import Screen, clock
 
 Record = dict[str, Any]
 
@@ -18,7 +19,7 @@ _PLAIN_SECONDS = 10.0
 _KNOWN = frozenset({"step", "epoch", "loss", "accuracy"})
 
 
-class Progress:
+class Progress(Screen):
     """Shows the phases of a run; a context manager.
 
     Args:
@@ -29,24 +30,11 @@ class Progress:
     def __init__(
         self, steps: Mapping[str, int] | None = None, *, console: Console | None = None
     ):
+        super().__init__(console)
         self.steps = dict(steps or {})
-        self.console = console or Console(highlight=False, soft_wrap=True)
-        self._live = Live(console=self.console, transient=True, auto_refresh=False)
         self._shown_at = -_PLAIN_SECONDS
         self._phase, self._total, self._batch_size = "", 1, 1
         self._seconds: float | None = None  # per image, smoothed
-
-    def __enter__(self) -> "Progress":
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._live.stop()
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text, markup=False)
 
     def start(self, phase: str, step: int, total: int, batch_size: int) -> None:
         """Announces a phase; `step` is above 0 when it goes on from a checkpoint."""
@@ -66,10 +54,8 @@ class Progress:
             new = 1 / images_per_second
             self._seconds = 0.8 * (self._seconds or new) + 0.2 * new
         now = time.monotonic()
-        if self._live.is_started:
-            self._live.update(
-                Text(self._line(record), overflow="ellipsis"), refresh=True
-            )
+        if self.live:
+            self.update(Text(self._line(record), overflow="ellipsis"))
         elif now - self._shown_at >= _PLAIN_SECONDS:
             self._shown_at = now
             self.say(self._line(record))
@@ -104,18 +90,6 @@ class Progress:
         names = list(self.steps)
         after = names.index(self._phase) + 1 if self._phase in names else len(names)
         return sum(self.steps[name] for name in names[after:])
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03.
-
-    Example:
-      >>> clock(3723), clock(59.6)
-      ('1:02:03', '1:00')
-    """
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _values(record: Record) -> list[str]:

@@ -2,8 +2,8 @@ import io
 
 from rich.console import Console
 
-from experiments import progress
 from experiments.progress import Progress
+from experiments.screen import clock
 
 RECORD = {"step": 100, "loss": 1.25, "accuracy": 0.5, "sparsity": 0.41, "bad": "text"}
 
@@ -47,4 +47,4 @@ def test_going_on_and_skipping_are_said():
 
 
 def test_clock():
-    assert [progress.clock(s) for s in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
+    assert [clock(s) for s in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]

@@ -4,41 +4,27 @@ import time
 from collections.abc import Sequence
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from experiments.comparison.jobs import Job
-from experiments.progress import clock
+from experiments.screen import Screen, clock
 
 
-class Board:
-    """Shows the jobs of a comparison; a context manager.
+class Board(Screen):
+    """Shows the jobs of a comparison.
 
     On a terminal a bar and the newest line of each running job stay at the bottom; a
     line remains of each job that has ended, which is all that is printed elsewhere.
     """
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console(highlight=False, soft_wrap=True)
-        self._live = Live(console=self.console, transient=True, auto_refresh=False)
+        super().__init__(console)
         self._count = self._done = 0
         self._epochs = self._epochs_done = 0
         self._began = time.monotonic()
         self._ends_at: float | None = None
-
-    def __enter__(self) -> "Board":
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._live.stop()
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text, markup=False)
 
     def begin(self, jobs: Sequence[Job], waiting: Sequence[Job]) -> None:
         """`jobs` are all there are; those not `waiting` were finished before."""
@@ -62,7 +48,7 @@ class Board:
 
     def show(self, running: Sequence[Job]) -> None:
         """The newest lines of the jobs that run."""
-        if not self._live.is_started:
+        if not self.live:
             return
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
@@ -71,16 +57,12 @@ class Board:
             self._left(),
         )
         lines = [Text(_newest_line(job), overflow="ellipsis") for job in running]
-        self._live.update(Group(*lines, bar), refresh=True)
+        self.update(Group(*lines, bar))
 
     def _left(self) -> str:
         if self._ends_at is None or self._done == self._count:
             return ""
         return f" · {clock(max(0.0, self._ends_at - time.monotonic()))} left"
-
-
-def _accuracy(job: Job) -> str:
-    return f"{100 * job.measured['accuracy']:.2f} %"
 
 
 def _newest_line(job: Job) -> str:
