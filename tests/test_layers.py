@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from experiments.models import layers
+from experiments.models import layers, shifted
 
 
 @pytest.fixture(autouse=True)
@@ -17,14 +17,14 @@ def double():
         yield
 
 
-def plain_depthwise(x, w, stride):
+def plain_convolution(x, w, stride, groups=1):
     return lax.conv_general_dilated(
         x,
         w,
         (stride, stride),
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
+        feature_group_count=groups,
     )
 
 
@@ -66,8 +66,19 @@ def assert_same_with_derivatives(fast, plain, *args):
 def test_depthwise(size, kernel, stride):
     x, w = normal(0, 4, *size, 5), normal(1, kernel, kernel, 1, 5)
     assert_same_with_derivatives(
-        lambda x, w: layers.depthwise(x, w, stride),
-        lambda x, w: plain_depthwise(x, w, stride),
+        lambda x, w: shifted.depthwise(x, w, stride),
+        lambda x, w: plain_convolution(x, w, stride, groups=5),
+        x,
+        w,
+    )
+
+
+@pytest.mark.parametrize(("size", "stride"), [((5, 6), 1), ((7, 6), 2)])
+def test_convolution_of_few_channels(size, stride):
+    x, w = normal(0, 2, *size, 3), normal(1, 3, 3, 3, 4)
+    assert_same_with_derivatives(
+        lambda x, w: shifted.of_few_channels(x, w, stride),
+        lambda x, w: plain_convolution(x, w, stride),
         x,
         w,
     )
