@@ -29,10 +29,13 @@ FULL = Config(
     learning_rate=0.05,
     prune_learning_rate=0.02,
 )
-QUICK = dataclasses.replace(FULL, width=0.375, epochs=2, prune_epochs=2)
+QUICK = dataclasses.replace(
+    FULL, width=0.375, epochs=2, prune_epochs=4, prune_learning_rate=0.1
+)
 SMOKE = dataclasses.replace(
     QUICK,
     workdir=Path("runs/smoke_zfnet"),
+    prune_learning_rate=0.02,
     data="digits",
     width=0.25,
     epochs=5,

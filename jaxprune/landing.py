@@ -75,8 +75,8 @@ def in_cycles(
       cycles: how many cycles there are; after the last the masks stay as they are.
       prunable: chooses the leaves to prune, by path.
       start: the first masks, from the paths of the leaves and their values.
-      dormant: whether pruned weights live on in the state, moved by updates as far as
-        is usual among those kept, and halved at each cycle.
+      dormant: whether pruned weights live on in the state, moved by updates no
+        further than is usual among those kept.
       columns: whether the threshold is one for each leaf.
 
     Returns:
@@ -108,9 +108,8 @@ def in_cycles(
         weights = _pick(params, state.masks)
         now = _weights(weights, _pick(updates, state.masks), state)
         step = state.step + 1
-        due = _is_cycle(step, every, cycles)
         masks, log = cond(
-            due,
+            _is_cycle(step, every, cycles),
             lambda: cycle(step // every, now, state.log),
             lambda: (now.masks, state.log),
         )
@@ -121,7 +120,7 @@ def in_cycles(
         )
         landed = list(map(_land, now.masks, masks, weights, now.values, now.updates))
         shaped = partial(jax.tree.unflatten, jax.tree.structure(state.masks))
-        asleep = list(map(partial(_sleep, due), masks, now.values))
+        asleep = list(map(_sleep, masks, now.values))
         state = StepwiseState(
             step=step,
             masks=shaped(masks),
@@ -166,16 +165,17 @@ def _next_value(mask: Array, weight: Array, dormant: Array, update: Array) -> Ar
 
 
 def _usual(mask: Array, update: Array) -> Array:
-    """How far kept weights move: the power of two next to their root mean square.
+    """How far kept weights move: the geometric mean, as the nearest power of two.
 
-    As a power of two it does not depend on the order in which squares are summed.
+    A few that move very far do not change it, nor does the order of summation.
     """
-    moves = jnp.where(mask, update, 0)
-    moves = moves.astype(jnp.result_type(update, jnp.float32))
-    square = jnp.sum(moves**2) / jnp.maximum(jnp.sum(mask), 1)
-    _, exponent = jnp.frexp(square)
-    power = jnp.ldexp(jnp.ones_like(square), exponent // 2)
-    return jnp.where(square > 0, power, 0).astype(update.dtype)
+    moves = jnp.abs(update.astype(jnp.result_type(update, jnp.float32)))
+    moved = mask & (moves > 0)
+    logs = jnp.sum(jnp.where(moved, jnp.log2(moves), 0))
+    count = jnp.sum(moved)
+    power = jnp.round(logs / jnp.maximum(count, 1)).astype(jnp.int32)
+    usual = jnp.ldexp(jnp.ones_like(logs), power)
+    return jnp.where(count > 0, usual, 0).astype(update.dtype)
 
 
 def _next_kept(mask: Array, weight: Array, update: Array) -> Array:
@@ -188,9 +188,9 @@ def _land(mask: Array, new: Array, weight: Array, value: Array, update: Array) -
     return jnp.where(new, jnp.where(mask, update, value), -weight)
 
 
-def _sleep(due: Array, new: Array, value: Array) -> Array:
-    """The dormant values: of what is pruned, half of it after a cycle; 0 where kept."""
-    return jnp.where(new, 0, jnp.where(due, value / 2, value)).astype(value.dtype)
+def _sleep(new: Array, value: Array) -> Array:
+    """The dormant values: of what is pruned, and 0 where a weight is kept."""
+    return jnp.where(new, 0, value).astype(value.dtype)
 
 
 def _blank(cycles: int, width: tuple[int, ...]) -> PruningLog:

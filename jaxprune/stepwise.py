@@ -47,10 +47,9 @@ def active_stepwise_pruning(
 
     A pruned weight is exactly 0 in the params, but lives on in the state as a dormant
     value that updates go on reaching; repaired, it comes back with that value. Nothing
-    answers to where a dormant value goes, so it is kept from running away: no update
-    moves it further than is usual among the kept weights of its leaf (the power of two
-    next to their root mean square), and at each cycle that leaves it pruned it halves.
-    What comes back is what the updates of the last cycles agree on.
+    in the loss answers to where a dormant value goes, so no update moves it further
+    than is usual among the kept weights of its leaf: the geometric mean of their
+    moves, as the nearest power of two.
 
     Put it last in a chain: it turns the update that would be applied into one that
     lands on the mask. Kept weights move exactly as without it. Weight decay before it
