@@ -259,17 +259,6 @@ def test_read_only_data_folder(tmp_path):
         data.load("cifar10", tmp_path / "file" / "sub")
 
 
-@pytest.mark.parametrize("name", ["cifar100", "svhn_cropped", "fashion_mnist", "mnist"])
-def test_other_data_sets_through_tfds(name):
-    with quiet_tfds() as tfds, tfds.testing.mock_data(num_examples=4):
-        found = prepared.as_dataset(name, prepared.decode(name, None), "mock")
-    assert found.train_images.shape == (4, 32, 32, 3)
-    assert found.classes == (100 if name == "cifar100" else 10)
-    if name.endswith("mnist"):
-        assert not found.train_images[:, :2].any()
-        assert np.array_equal(found.train_images[..., 0], found.train_images[..., 2])
-
-
 def test_fit_pads_evenly_and_refuses_what_is_larger():
     padded = fit(np.ones((27, 28, 1), np.uint8))
     assert padded.shape == (32, 32, 3)
