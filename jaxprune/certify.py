@@ -1,10 +1,11 @@
 """Is the small network the same function? Measured on real data, and said in a line."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -112,42 +113,56 @@ def certify(
 examples
     """
     dense, compact = jax.jit(fn), jax.jit(small_fn)
-    scale = None  # of each result: max |Δ|, largest |entry|
-    examples = agreed = right_before = right_after = 0
-    answers = iter(labels) if labels is not None else None
+    answers = itertools.repeat(None) if labels is None else iter(labels)
+    seen = []
     for batch in batches:
         inputs = batch if isinstance(batch, tuple) else (batch,)
         with jax.default_matmul_precision("float32"):
             before = _results(dense(variables, *inputs))
             after = _results(compact(small, *inputs))
-        _check([x.shape for x in before], [x.shape for x in after])
-        found = [
-            (np.abs(a - b).max(initial=0), np.abs(a).max(initial=0))
-            for a, b in zip(before, after, strict=True)
-        ]
-        scale = np.array(found) if scale is None else np.maximum(scale, found)
-        first, second = (np.argmax(_rows(x[0]), axis=-1) for x in (before, after))
-        examples += len(first)
-        agreed += np.sum(first == second)
-        if answers is not None:
-            answer = np.asarray(next(answers)).ravel()
-            right_before += np.sum(first == answer)
-            right_after += np.sum(second == answer)
-    if not examples:
+        seen.append(_compare(before, after, next(answers)))
+    if not any(batch.counts[0] for batch in seen):
         raise ValueError("certify needs at least one batch with at least one example")
-    relative = float(np.max([d / s if s else d for d, s in scale]))
+    differences, largest = np.max([batch.extremes for batch in seen], axis=0)
+    examples, agreed, *right = np.sum([batch.counts for batch in seen], axis=0)
+    relative = float(np.max(differences / np.where(largest == 0, 1, largest)))
     same = relative <= EXACT_BELOW and reasoning is not Verdict.REFUSED
     return Certificate(
-        max_abs_diff=float(np.max(scale[:, 0])),
+        max_abs_diff=float(np.max(differences)),
         relative=relative,
         argmax_agreement=float(agreed / examples),
-        examples=examples,
+        examples=int(examples),
         verdict="exact" if same else "approximate",
         reasoning=None if reasoning is None else Verdict(reasoning).name.lower(),
-        accuracy=None
-        if answers is None
-        else (float(right_before / examples), float(right_after / examples)),
+        accuracy=tuple(float(n / examples) for n in right) or None,
     )
+
+
+class _Compared(NamedTuple):
+    """What a batch shows.
+
+    Attributes:
+      extremes: max |Δ| of each result, and below it the largest |entry| before.
+      counts: examples, those with the same argmax and, if the answers are known, those
+        that are right before and after.
+    """
+
+    extremes: np.ndarray
+    counts: list[int]
+
+
+def _compare(
+    before: list[np.ndarray], after: list[np.ndarray], answer: Any
+) -> _Compared:
+    _check([x.shape for x in before], [x.shape for x in after])
+    pairs = list(zip(before, after, strict=True))
+    differences = [np.abs(a - b).max(initial=0) for a, b in pairs]
+    largest = [np.abs(a).max(initial=0) for a in before]
+    chosen = [np.argmax(_rows(results[0]), axis=-1) for results in (before, after)]
+    counts = [len(chosen[0]), np.sum(chosen[0] == chosen[1])]
+    if answer is not None:
+        counts += [np.sum(found == np.ravel(answer)) for found in chosen]
+    return _Compared(np.array([differences, largest]), counts)
 
 
 def _results(tree: PyTree) -> list[np.ndarray]:

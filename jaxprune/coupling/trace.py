@@ -143,6 +143,15 @@ def trace_coupling(
     traced = Traced.of(variables, Relation(grouped, derivatives=True))
     for function, inputs in ((fn, examples), *also):
         traced.add(function, variables, inputs)
+    _freeze(traced, protect)
+    coupling = _coupling(traced, traced.solve(split))
+    if coupling.size == 0:
+        raise ValueError(f"nothing can be pruned\n{coupling}")
+    return coupling
+
+
+def _freeze(traced: Traced, protect: Predicate | None) -> None:
+    """Leaves of which nothing may go: no floats, protected, or used by no function."""
     for path, leaf in traced.leaves.items():
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             traced.freeze(path, f"of type {leaf.dtype}, not a float")
@@ -150,23 +159,22 @@ def trace_coupling(
             traced.freeze(path, "protected")
     for path in traced.unused():
         traced.freeze(path, "used by none of the functions traced")
-    classes = traced.solve(split)
+
+
+def _coupling(traced: Traced, classes: Classes) -> Coupling:
+    """What the classes of slots make of the leaves."""
     group = _number(classes, traced.all_slots)
-    leaves = {
-        path: Leaf(leaf.shape, leaf.dtype, tuple(group[s] for s in traced.slots[path]))
-        for path, leaf in traced.leaves.items()
-    }
-    coupling = Coupling(
-        leaves=leaves,
+    return Coupling(
+        leaves={
+            path: Leaf(x.shape, x.dtype, tuple(group[s] for s in traced.slots[path]))
+            for path, x in traced.leaves.items()
+        },
         size=int(group.max(initial=0)),
         frozen=causes(traced.relation, classes, traced.slots),
         graphs=tuple(traced.graphs),
         _group=group,
         _cost=cost(traced.graphs[0]),
     )
-    if coupling.size == 0:
-        raise ValueError(f"nothing can be pruned\n{coupling}")
-    return coupling
 
 
 def _number(classes: Classes, slots: Sequence[np.ndarray]) -> np.ndarray:

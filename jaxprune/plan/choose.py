@@ -87,23 +87,17 @@ def make_plan(
     """
     budgets = {"ratio": ratio, "params": params, "macs": macs, "latency": latency}
     budgets = {kind: b for kind, b in budgets.items() if b is not None}
-    _check(coupling, dead, score, budgets, min_width, multiple_of)
-    if (latency is None) != (measure is None):
-        raise ValueError("latency= and measure= go together; see measured_latency")
-    if dead is None:
-        dead = np.zeros(coupling.size + 1, bool)
+    _check(coupling, dead, score, budgets, measure, min_width, multiple_of)
+    dead = np.zeros(coupling.size + 1, bool) if dead is None else np.asarray(dead)
     scores = np.zeros(coupling.size + 1)
     if score is not None:
         scores = group_scores(
             coupling, variables, score, combine=combine, normalize=normalize
         )
-    order = np.lexsort((scores, ~np.asarray(dead)))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-
-    stays = _protected(coupling, variables, protect) | _widest(
-        coupling, rank, min_width
-    )
+    order = np.lexsort((scores, ~dead))  # who goes first stands first
+    rank = np.argsort(order)
+    stays = _protected(coupling, variables, protect)
+    stays |= _widest(coupling, rank, min_width)
     order = order[~stays[order]]
     rounded = _rounding(coupling, rank, multiple_of)
 
@@ -154,6 +148,7 @@ def _check(
     dead: np.ndarray | None,
     score: Any,
     budgets: dict[str, float],
+    measure: Any,
     min_width: int,
     multiple_of: int,
 ) -> None:
@@ -173,6 +168,8 @@ def _check(
         if not (0 <= budget < 1 if kind == "ratio" else budget > 0):
             span = "in [0, 1)" if kind == "ratio" else "> 0"
             raise ValueError(f"{kind} must be {span}, got {budget}")
+    if ("latency" in budgets) != (measure is not None):
+        raise ValueError("latency= and measure= go together; see measured_latency")
     for option, least in (("min_width", min_width), ("multiple_of", multiple_of)):
         if least < 1:
             raise ValueError(f"{option} must be ≥ 1, got {least}")
