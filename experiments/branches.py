@@ -49,7 +49,7 @@ def check(experiment: Experiment) -> None:
       ValueError: a field is out of range, or does not suit the network or the data.
     """
     config, steps = experiment.config, experiment.steps(experiment.branch_epochs)
-    params = drop_heads(jax.eval_shape(experiment.initial))["params"]
+    params = drop_heads(experiment.shapes)["params"]
     if "stepwise" in config.methods:
         prunable = outside_heads(experiment.architecture.prunable)
         sparsity = sparsity_for(config.ratio, params, prunable)
@@ -138,7 +138,7 @@ def narrow(experiment: Experiment) -> Experiment:
         return dataclasses.replace(experiment, config=narrow)
 
     def size(width: float) -> int:
-        variables = drop_heads(jax.eval_shape(of(width).initial))
+        variables = drop_heads(of(width).shapes)
         return jp.parameters(variables["params"])
 
     most = size(config.width) / config.params_ratio

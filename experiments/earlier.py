@@ -69,4 +69,4 @@ def _config(folder: Path) -> Config:
 
 
 def _shapes(experiment: Experiment) -> Variables:
-    return jax.tree.map(jnp.shape, drop_heads(jax.eval_shape(experiment.initial)))
+    return jax.tree.map(jnp.shape, drop_heads(experiment.shapes))

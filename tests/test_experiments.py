@@ -61,7 +61,7 @@ def test_papers_ratios_are_those_asked_for(module):
 @pytest.mark.parametrize("ratio", [11.7, 15.0, 16.6])
 def test_as_many_parameters_stay_as_the_ratio_says(preset, ratio):
     tried = experiment(cifar10_vgg16, preset)
-    params = jax.eval_shape(tried.initial)["params"]
+    params = tried.shapes["params"]
     prunable = tried.architecture.prunable
     leaves = jax.tree.leaves_with_path(params)
     size = sum(x.size for p, x in leaves if prunable(jp.paths.name(p), x))
