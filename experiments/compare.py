@@ -9,6 +9,7 @@ python -m experiments.compare --help
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -177,6 +178,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """The command line."""
     runtime.configure()
     jax.config.update("jax_platforms", "cpu")  # an accelerator is for the runs
+    # The runs share even what compiles in a moment: there is much of it in each.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     args = list(sys.argv[1:] if args is None else args)
     network = cli.peek("--network", NETWORKS, args)
     return cli.main(run, presets(network), lambda: "quick", args)

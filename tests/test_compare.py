@@ -31,7 +31,7 @@ def test_the_command_line_from_runs_to_tables(tmp_path, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert "error: 1 of 6 runs failed; their logs are in" in err
     told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert told["rows"][2]["errors"] == {"cubic_30x_seed1": "exit status 1"}
+    assert told["rows"][2]["errors"] == {"cubic_16x_seed1": "exit status 1"}
     mended.append(True)
     assert call(tmp_path / "out", *args) == 0
     out = capsys.readouterr().out
@@ -102,6 +102,6 @@ def test_a_small_comparison_from_the_command_line(tmp_path):
     ]  # fmt: skip
     *_, stepwise, random, channels = rows
     for row in rows[1:]:
-        assert row["params_ratio"]["mean"] == pytest.approx(30, rel=0.3)
+        assert row["params_ratio"]["mean"] == pytest.approx(16, rel=0.3)
     assert stepwise["accuracy"]["mean"] > random["accuracy"]["mean"]
     assert channels["macs_ratio"]["mean"] > 1.5

@@ -43,7 +43,7 @@ SMOKE = Config(
     batch_size=32,
     average_last=0.0,
     pruning_steps=10,
-    ratio=30.0,
+    ratio=16.0,
     l1_scale=8e-3,
     l1_shift=8e-3,
 )
