@@ -16,15 +16,12 @@ from experiments.evaluate import make_evaluate
 from experiments.feeds import held_out
 from experiments.losses import classification, head_weights
 from experiments.methods import Method
-from experiments.networks import Network, Variables, linen
+from experiments.networks import Network, Variables, initialise, linen
 from experiments.progress import Progress
 from experiments.reported import Reported
 from experiments.runs import Run
 from experiments.train import Fitted, Recipe, fit
 from jaxprune.types import Predicate
-
-_COMPILED_SOON = {"xla_backend_optimization_level": 1}
-"""Random numbers take ten times as long to compile at full level, and gain nothing."""
 
 
 class Architecture(NamedTuple):
@@ -66,14 +63,14 @@ class Experiment:
 
     def initial(self) -> Variables:
         """New weights, from the seed."""
-        init = jax.jit(self._init, compiler_options=_COMPILED_SOON)
-        return init(jax.random.key(self.config.seed), self.example)
+        model = self._model(self.config.aux_at)
+        return initialise(model, jax.random.key(self.config.seed), self.example)
 
     @property
     def shapes(self) -> Variables:
         """Shapes and dtypes of the weights."""
-        key = jax.random.key(self.config.seed)
-        return jax.eval_shape(self._init, key, self.example)
+        model = self._model(self.config.aux_at)
+        return jax.eval_shape(model.init, jax.random.key(0), self.example)
 
     @property
     def example(self) -> jax.Array:
@@ -154,9 +151,6 @@ class Experiment:
             progress=self.progress,
             **options,
         )
-
-    def _init(self, key: jax.Array, example: jax.Array) -> Variables:
-        return self._model(self.config.aux_at).init(key, example)
 
     def _model(self, aux_at: tuple[int, ...]) -> Any:
         return self.architecture.build(

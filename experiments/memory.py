@@ -22,7 +22,7 @@ import jaxprune as jp
 from experiments import cli, ranges, runtime
 from experiments.imagenet import NETWORKS
 from experiments.losses import classification
-from experiments.networks import linen
+from experiments.networks import initialise, linen
 from experiments.optimizers import sgd
 
 GIB = 2**30
@@ -90,7 +90,7 @@ def measure(config: Config) -> dict[str, Any]:
     shape = (config.batch_size, config.image_size, config.image_size, 3)
     images = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     labels = jnp.arange(config.batch_size)
-    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
+    variables = initialise(model, jax.random.key(0), images[:1])
     opt_state = jax.jit(tx.init)(variables["params"])
     sizes = {"weights": _bytes(variables), "optimizer": _bytes(opt_state)}
     started = peak()

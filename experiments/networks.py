@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
 Variables = dict[str, Any]
 """`{"params": …, "batch_stats": …}`; collections beside "params" are statistics."""
 
@@ -29,6 +31,16 @@ def linen(model) -> Network:
         return model.apply(variables, images, train=False)
 
     return Network(train, predict)
+
+
+def initialise(model, key: jax.Array, images: jax.Array) -> Variables:
+    """New variables of a Flax Linen module.
+
+    XLA takes six times as long to compile random numbers at its highest level, and they
+    are not made faster by it.
+    """
+    init = jax.jit(model.init, compiler_options={"xla_backend_optimization_level": 1})
+    return init(key, images)
 
 
 def statistics(variables: Variables) -> Variables:
