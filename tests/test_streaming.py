@@ -1,5 +1,6 @@
 """Streamed images: order, shards, crops, and training on them."""
 
+import dataclasses
 import io
 import shutil
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import cli, data, feeds, imagenet, loading, train
+from experiments import branches, cli, data, feeds, imagenet, loading, train
 from experiments.data import jpeg, mock_imagenet, streaming
 from experiments.data.dataset import DataError
 from experiments.evaluate import make_evaluate
+from experiments.experiment import Experiment
 from experiments.runs import open_run
 
 pytestmark = pytest.mark.xdist_group("streaming")  # one set of files for all tests
@@ -271,24 +273,19 @@ def test_missing_imagenet_is_exit_code_2_and_says_what_to_do(
 
 
 @pytest.mark.parametrize("network", imagenet.NETWORKS)
-def test_presets_suit_their_network(network):
+def test_presets_suit_their_network(network, stream):
     kind = imagenet.NETWORKS[network]
     for preset in imagenet.presets(network).values():
         assert preset.config.network == network
         assert ("channels" in preset.config.methods) == kind.batch_norm
     smoke = imagenet.presets(network)["smoke"].config
-    model = kind.architecture.build(classes=8, width=smoke.width, aux_at=smoke.aux_at)
-    image = jax.ShapeDtypeStruct(
-        (2, smoke.image_size, smoke.image_size, 3), jnp.float32
-    )
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    assert jax.eval_shape(model.apply, variables, image).shape == (2, 8)
+    item = stream.test[0]
+    many = dataclasses.replace(stream, train=[item] * 512, size=smoke.image_size)
+    branches.check(Experiment(smoke, kind.architecture, many, None, None))
 
 
 @pytest.mark.slow
 def test_smoke_run(root, tmp_path):
-    import dataclasses
-
     config = imagenet.presets("mobilenet")["smoke"].config
     config = dataclasses.replace(
         config, workdir=tmp_path / "run", data_dir=root, workers=1, batch_size=8
