@@ -2,12 +2,12 @@
 
     python -m experiments.benchmark [NAME …] [--torch-python PATH]
 
-    thresholds  k-th magnitude of 138 M weights, against one pass and a sort    5 min
-    chain       what the links of jaxprune add to a training step               3 min
-    training    images per second, against PyTorch where it is given            3 min
-    compact     compacted networks against dense ones, batch 1 and 128          6 min
+    thresholds  k-th magnitude of 138 M weights, against one pass and a sort    2 min
+    chain       what the links of jaxprune add to a training step               2 min
+    training    images per second, against PyTorch where it is given            4 min
+    compact     compacted networks against dense ones, batch 1 and 128          4 min
     bytes       files of pruned networks against the bound                      1 min
-    startup     from the command to the first step, cold and warm               3 min
+    startup     from the command to the first step, cold and warm               1 min
     growth      thresholds and coupling against the size of the model           8 min
 
 The minutes are those of two CPU cores. Baseline and candidate take turns in one

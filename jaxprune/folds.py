@@ -16,11 +16,14 @@ from jaxprune.types import Array
 COUNTED = 64, 16, 4
 """Folds of what 16 bits can count."""
 
+_FOLD = 64
 _LARGE = 1 << 12
 
 
 def total(flags: Array) -> Array:
     """How many flags are set: an int32 scalar.
+
+    Folded once, and only where it is large, since each fold has to be compiled.
 
     Example:
       >>> int(total(jnp.array([True, False, True])))
@@ -28,7 +31,7 @@ def total(flags: Array) -> Array:
     """
     counts = flags.astype(jnp.int32)
     if flags.size >= _LARGE:
-        counts = folded(counts, jnp.add, COUNTED)
+        counts = folded(counts, jnp.add, [_FOLD])
     return jnp.sum(counts, dtype=jnp.int32)  # int64 otherwise, where that is enabled
 
 
@@ -43,11 +46,11 @@ def whole(leaves: Sequence[Array]) -> list[Array]:
     """
     parts = []
     for x in leaves:
-        longest, fold = max(x.shape, default=0), COUNTED[0]
-        if longest < fold or any(size % fold == 0 for size in x.shape):
+        longest = max(x.shape, default=0)
+        if longest < _FOLD or any(size % _FOLD == 0 for size in x.shape):
             parts.append(x)
         else:
-            even = longest // fold * fold
+            even = longest // _FOLD * _FOLD
             parts += jnp.split(x, [even], x.shape.index(longest))
     return parts
 

@@ -41,8 +41,9 @@ def test_unknown_name(capsys):
 def test_no_torch(tmp_path):
     from experiments.benchmarks import training
 
+    job = training._Job("", None, "mobilenet", steps=1, times=1.0)
     with pytest.raises(ValueError, match="pip install torch"):
-        training._torch_turn(tmp_path / "python", 1, 1)
+        training._torch_turn(tmp_path / "python", job, 1, {})
 
 
 def test_met():

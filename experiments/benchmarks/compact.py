@@ -18,6 +18,10 @@ TIMES = 3.9
 """Fewer multiply-adds: what Zeng, Chen and Zeng (2019) report for MobileNet."""
 
 
+_ROUNDED = {"compact": 1, "compact to 16": 16}
+"""Widths are multiples of these."""
+
+
 def run(short: bool) -> list[Figure]:
     """MobileNetV1 and VGG-16 with batch norm on 32×32 images, batch 1 and 128."""
     width, batches, turns = (0.25, (1, 2), 2) if short else (1.0, (1, 128), 11)
@@ -34,37 +38,40 @@ def _network(name: str, model, batches: tuple[int, ...], turns: int) -> list[Fig
     images = jnp.asarray(rng.normal(size=(max(batches), 32, 32, 3)), jnp.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
     coupling = jp.trace_coupling(model.apply, variables, images[:1])
-    full = coupling.macs(np.ones(coupling.size + 1, bool))
-    figures = []
-    for multiple in (1, 16):
+    everything = coupling.macs(np.ones(coupling.size + 1, bool))
+    networks, fewer, figures = {"dense": (jax.jit(model.apply), variables)}, {}, []
+    for label, multiple in _ROUNDED.items():
         plan = jp.make_plan(
             coupling,
             variables,
             score=jp.importance.magnitude,
             normalize="rank",
-            macs=full / TIMES,
+            macs=everything / TIMES,
             multiple_of=multiple,
         )
-        fewer = full / coupling.macs(plan.to_keep(coupling))
-        label = name if multiple == 1 else f"{name}, widths ×{multiple}"
-        figures.append(single(f"{label}: fewer MACs", fewer, "×"))
-        for batch in batches:
-            x = images[:batch]
-            small = plan.apply(variables)
-            dense_fn = jax.jit(model.apply)
-            small_fn = jax.jit(jp.shrink(model.apply, plan))
-            seconds = alternate(
-                {
-                    "dense": lambda f=dense_fn, x=x: f(variables, x),
-                    "small": lambda f=small_fn, v=small, x=x: f(v, x),
-                },
-                turns,
-            )
-            target = {"least": 0.85 * fewer} if batch == 128 else {}
-            where = f"{label}, batch {batch}"
-            figures += [
-                of(f"{where}: dense", seconds["dense"], "ms", 1e3),
-                of(f"{where}: compact", seconds["small"], "ms", 1e3),
-                ratio(f"{where}: faster", seconds["dense"], seconds["small"], **target),
-            ]
+        small_fn = jax.jit(jp.shrink(model.apply, plan))
+        networks[label] = small_fn, plan.apply(variables)
+        fewer[label] = everything / coupling.macs(plan.to_keep(coupling))
+        figures.append(single(f"{name} {label}: fewer MACs", fewer[label], "×"))
+    for batch in batches:
+        figures += _speeds(
+            f"{name}, batch {batch}", networks, fewer, images[:batch], turns
+        )
     return figures
+
+
+def _speeds(where: str, networks: dict, fewer: dict, images, turns) -> list[Figure]:
+    seconds = alternate(
+        {
+            label: lambda fn=fn, v=variables: fn(v, images)
+            for label, (fn, variables) in networks.items()
+        },
+        turns,
+    )
+    figures = [of(f"{where}: {label}", s, "ms", 1e3) for label, s in seconds.items()]
+    for label, times in fewer.items():
+        target = {"least": 0.85 * times} if len(images) == 128 else {}
+        what = f"{where}: {label}, faster than dense"
+        figures.append(ratio(what, seconds["dense"], seconds[label], **target))
+    what = f"{where}: compact to compact to 16"
+    return [*figures, ratio(what, *(seconds[label] for label in _ROUNDED))]

@@ -21,14 +21,15 @@ def main(batch: int, width: float) -> dict[str, float]:
 
     import jaxprune as jp
     from experiments import data
-    from experiments.benchmarks.steps import mobilenet_step
+    from experiments.benchmarks.steps import training_step
+    from experiments.models.mobilenet import MobileNetV1
 
     times = [started, time.time()]
     data.load("digits")
     times.append(time.time())
     schedule = jp.schedules.logarithmic(final=0.82, curvature=10, steps=20)
     links = optax.sgd(0.01, momentum=0.9), jp.active_stepwise_pruning(schedule, 200)
-    step = mobilenet_step(optax.chain(*links), batch, width)
+    step = training_step(MobileNetV1(width=width), optax.chain(*links), batch)
     times.append(time.time())
     jax.block_until_ready(step())
     times.append(time.time())

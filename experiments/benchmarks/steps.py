@@ -1,4 +1,4 @@
-"""A training step of MobileNetV1 on CIFAR-10's shapes, as the benchmarks time it."""
+"""A training step of a network on CIFAR-10's shapes, as the benchmarks time it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 
-from experiments.models.mobilenet import MobileNetV1
 
-
-def mobilenet_step(
-    tx: optax.GradientTransformation, batch: int, width: float
+def training_step(
+    model: nn.Module, tx: optax.GradientTransformation, batch: int
 ) -> Callable[[], Any]:
     """A function that makes one step and returns the new state; compiled already."""
-    model = MobileNetV1(width=width)
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(batch, 32, 32, 3)), jnp.float32)
     labels = jnp.asarray(rng.integers(0, 10, batch))

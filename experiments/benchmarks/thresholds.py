@@ -6,6 +6,7 @@ a fair sample of the whole.
 """
 
 import math
+import time
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,6 @@ def one_pass(leaves):
     return sum(jnp.sum(jnp.abs(x)) for x in leaves)
 
 
-@jax.jit
 def by_sorting(leaves, k):
     """The k-th of all weights joined and sorted."""
     return jnp.sort(jnp.concatenate([x.ravel() for x in leaves]))[k]
@@ -72,22 +72,31 @@ def _network(name, shapes, sparsity, turns, *, targets) -> list[Figure]:
     kth = jax.jit(jp.thresholds.kth_smallest).lower(scores, k).compile()
     candidates = {"pass": lambda: one_pass(scores), "kth": lambda: kth(scores, k)}
     seconds = alternate(candidates, turns)
-    sort = alternate({"sort": lambda: by_sorting(scores, k)}, 1)["sort"]
-    if float(kth(scores, k)) != float(by_sorting(scores, k)):
-        raise AssertionError(f"{name}: the threshold differs from that of a sort")
+    sort = _sorted_seconds(name, scores, k, float(kth(scores, k)))
     extra = kth.memory_analysis().temp_size_in_bytes / (4 * size)
     name = f"{name}, {size / 1e6:.1f} M in {len(scores)} leaves"
     limits = [{"most": 8}, {"least": 20}, {"most": 10}] if targets else [{}, {}, {}]
     return [
         of(f"{name}: Σ|w|", seconds["pass"], "ms", 1e3),
         of(f"{name}: k-th magnitude", seconds["kth"], "ms", 1e3),
-        of(f"{name}: joined and sorted", sort, "ms", 1e3),
+        single(f"{name}: joined and sorted", 1e3 * sort, "ms"),
         ratio(f"{name}: k-th to Σ|w|", seconds["kth"], seconds["pass"], **limits[0]),
         of(
             f"{name}: sort to k-th",
-            [sort[0] / s for s in seconds["kth"]],
+            [sort / s for s in seconds["kth"]],
             "×",
             **limits[1],
         ),
         single(f"{name}: extra memory of the weights", 100 * extra, "%", **limits[2]),
     ]
+
+
+def _sorted_seconds(name: str, scores: list[jax.Array], k: jax.Array, kth: float):
+    """Of a sort, once: it takes minutes, and has to give the same."""
+    compiled = jax.jit(by_sorting).lower(scores, k).compile()
+    start = time.perf_counter()
+    found = float(compiled(scores, k))
+    seconds = time.perf_counter() - start
+    if found != kth:
+        raise AssertionError(f"{name}: the threshold is {kth}, by sorting {found}")
+    return seconds
