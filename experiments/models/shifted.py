@@ -109,7 +109,7 @@ def _depthwise_weight_gradient(x: Array, w: Array, g: Array, stride: int) -> Arr
 
     def add(sums, group):
         x, g = group
-        padded = lax.optimization_barrier(_pad(x, padding))
+        padded = _pad(x, padding)
 
         def products(a, b):
             shifted = _shifted(padded, a, b, stride, (rows, columns))
@@ -207,5 +207,7 @@ def _same_padding(x: Array, w: Array, stride: int) -> list[tuple[int, int]]:
 
 
 def _pad(x: Array, padding: list[tuple[int, int]], interior: int = 0) -> Array:
+    """With zeros around it; made once, not anew for each tap."""
     spatial = [(before, after, interior) for before, after in padding]
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *spatial, (0, 0, 0)])
+    zero = jnp.zeros((), x.dtype)
+    return lax.optimization_barrier(lax.pad(x, zero, [(0, 0, 0), *spatial, (0, 0, 0)]))
