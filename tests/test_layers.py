@@ -52,6 +52,31 @@ def assert_same_with_derivatives(fast, plain, *args):
 
 
 @pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((2, 2), 3, 1, "SAME"),
+        ((1, 1), 3, 1, "SAME"),
+        ((3, 4), 5, 2, "SAME"),
+        ((3, 3), 3, 1, "VALID"),
+        ((4, 2), 3, 2, ((1, 1), (2, 2))),
+        ((6, 5), 3, 1, "SAME"),
+    ],
+)
+def test_of_many_channels(size, kernel, stride, padding):
+    x, w = normal(0, 4, *size, 5), normal(1, kernel, kernel, 5, 3)
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def by(convolve):
+        return lambda x, w: convolve(
+            x, w, (stride, stride), padding, dimension_numbers=numbers
+        )
+
+    assert_same_with_derivatives(
+        by(shifted.of_linen), by(lax.conv_general_dilated), x, w
+    )
+
+
+@pytest.mark.parametrize(
     ("size", "kernel", "stride"),
     [
         ((6, 5), 3, 1),

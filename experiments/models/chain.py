@@ -13,6 +13,7 @@ from jax import Array
 
 from experiments.models.heads import Head
 from experiments.models.layers import BatchNorm
+from experiments.models.shifted import of_linen
 
 _he = nn.initializers.he_normal()
 
@@ -136,6 +137,7 @@ class Chain(nn.Module):
             layer.padding,
             use_bias=not self.norm,
             kernel_init=init,
+            conv_general_dilated=of_linen,
         )(x)
         return BatchNorm()(x, train) if self.norm else nn.relu(x)
 
