@@ -46,7 +46,7 @@ SMOKE = dataclasses.replace(
 )
 PRESETS = {
     "smoke": cli.Preset(SMOKE, "embedded digits, width 0.25; 2 minutes on 2 cores"),
-    "quick": cli.Preset(QUICK, "CIFAR-10, width 0.5; 6 minutes on 2 cores"),
+    "quick": cli.Preset(QUICK, "CIFAR-10, width 0.5; 12 minutes on 2 cores"),
     "full": cli.Preset(FULL, "CIFAR-10, width 1.0; 320 epochs, for an accelerator"),
 }
 
