@@ -77,6 +77,18 @@ def test_of_many_channels(size, kernel, stride, padding):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [{"feature_group_count": 5}, {"rhs_dilation": (2, 2)}, {"strides": (1, 2)}],
+)
+def test_of_linen_refuses_what_it_cannot(options):
+    x, w = normal(0, 1, 3, 3, 5), normal(1, 3, 3, 5, 3)
+    strides = options.get("strides", (1, 1))
+    options = {k: v for k, v in options.items() if k != "strides"}
+    with pytest.raises(ValueError, match="one stride, no dilation and no groups"):
+        shifted.of_linen(x, w, strides, "SAME", **options)
+
+
+@pytest.mark.parametrize(
     ("size", "kernel", "stride"),
     [
         ((6, 5), 3, 1),

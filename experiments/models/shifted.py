@@ -8,6 +8,7 @@ convolutions are XLA's own, which is right there.
 Arrays are NHWC, kernels HWIO; padding is "SAME" where nothing else is said.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -108,7 +109,7 @@ def _depthwise_weight_gradient(x: Array, w: Array, g: Array, stride: int) -> Arr
     """
     k = w.shape[0]
     images, rows, columns, channels = g.shape
-    taps = [(a, b) for a in range(k) for b in range(k)]
+    taps = _taps(k)
     padding = _same_padding(x, w, stride)
     group = math.gcd(images, max(1, _UNROLLED // rows))
 
@@ -200,7 +201,7 @@ def of_many_channels(x: Array, w: Array, stride: int, padding: Padding) -> Array
     Returns:
       (N, H', W', O).
     """
-    own = partial(_convolution, stride=stride, padding=padding)
+    own = partial(convolution, stride=stride, padding=padding)
     if min(x.shape[1:3]) > w.shape[0]:
         return own(x, w)
     products = partial(_products, stride=stride, padding=padding)
@@ -216,12 +217,12 @@ def _many_backward(stride: int, padding: Padding, saved: tuple[Array, Array], g:
 
     def on_cpu(x, w, g):
         own = min(x.shape[1:3]) > w.shape[0]
-        convolve = _convolution if own else _products
+        convolve = convolution if own else _products
         _, vjp = jax.vjp(lambda x: convolve(x, w, stride, padding), x)
         return *vjp(g), _weight_gradient(x, w.shape[0], g, stride, padding)
 
     def elsewhere(x, w, g):
-        return jax.vjp(lambda x, w: _convolution(x, w, stride, padding), x, w)[1](g)
+        return jax.vjp(lambda x, w: convolution(x, w, stride, padding), x, w)[1](g)
 
     return lax.platform_dependent(x, w, g, cpu=on_cpu, default=elsewhere)
 
@@ -230,8 +231,19 @@ of_many_channels.defvjp(_many_forward, _many_backward)
 
 
 def of_linen(x, w, strides, padding, **options):
-    """`of_many_channels` as `nn.Conv` calls it, without dilation and groups."""
-    del options
+    """`of_many_channels` as `nn.Conv` calls it.
+
+    Raises:
+      ValueError: the strides differ, or there is a dilation or there are groups.
+    """
+    dilated = [options.get(f"{side}_dilation") for side in ("lhs", "rhs")]
+    plain = options.get("feature_group_count", 1) == 1 and strides[0] == strides[1]
+    if not plain or any(set(d or (1,)) != {1} for d in dilated):
+        raise ValueError(
+            "a convolution here has one stride, no dilation and no groups; got "
+            f"strides {strides}, dilations {dilated}, "
+            f"{options.get('feature_group_count', 1)} groups"
+        )
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], strides, padding)
     return of_many_channels(x, w, strides[0], tuple(map(tuple, padding)))
@@ -241,8 +253,7 @@ def _products(x: Array, w: Array, stride: int, padding: Padding) -> Array:
     k = w.shape[0]
     padded = _pad(x, padding)
     out = tuple((size - k) // stride + 1 for size in padded.shape[1:3])
-    taps = [(a, b) for a in range(k) for b in range(k)]
-    return sum(_shifted(padded, a, b, stride, out) @ w[a, b] for a, b in taps)
+    return sum(_shifted(padded, a, b, stride, out) @ w[a, b] for a, b in _taps(k))
 
 
 def _weight_gradient(
@@ -251,7 +262,7 @@ def _weight_gradient(
     """A scan over a few images at a time, which stay in the cache."""
     images, *out, outputs = g.shape
     inputs = x.shape[-1]
-    taps = [(a, b) for a in range(k) for b in range(k)]
+    taps = _taps(k)
     group = math.gcd(images, max(1, _PIXELS // math.prod(out)))
 
     def add(sums, group):
@@ -269,30 +280,29 @@ def _weight_gradient(
     return lax.scan(add, zeros, grouped)[0].reshape(k, k, inputs, outputs)
 
 
-def _convolution(x: Array, w: Array, stride: int, padding: Padding) -> Array:
-    return lax.conv_general_dilated(
-        x, w, (stride, stride), padding, dimension_numbers=_NHWC
-    )
-
-
 # --- What they share -----------------------------------------------------------------
 
 
-def convolution(x: Array, w: Array, stride: int = 1) -> Array:
+def convolution(
+    x: Array, w: Array, stride: int = 1, padding: str | Padding = "SAME"
+) -> Array:
     """XLA's own; each channel by itself where kernels have one input and x has more."""
     return lax.conv_general_dilated(
         x,
         w,
         (stride, stride),
-        "SAME",
+        padding,
         dimension_numbers=_NHWC,
         feature_group_count=x.shape[-1] // w.shape[2],
     )
 
 
 def _sum_over_taps(w: Array, shifted: Callable[[int, int], Array]) -> Array:
-    k = w.shape[0]
-    return sum(w[a, b] * shifted(a, b) for a in range(k) for b in range(k))
+    return sum(w[a, b] * shifted(a, b) for a, b in _taps(w.shape[0]))
+
+
+def _taps(k: int) -> list[tuple[int, int]]:
+    return list(itertools.product(range(k), repeat=2))
 
 
 def _shifted(padded: Array, a: int, b: int, stride: int, out: tuple[int, int]) -> Array:
