@@ -1,37 +1,39 @@
 """Reductions of integers and flags over large leaves, in a form that vectorises.
 
-XLA's CPU compiler adds up bools and integers one by one. Short reductions along the
-last axis but one it does in vectors, so a leaf is folded: reduced by groups, and the
-groups' results again, until little is left.
+XLA's CPU compiler adds up bools and integers one by one. Reductions along the last axis
+but one it does in vectors, if they are no longer than 16. So a leaf is folded: reduced
+by groups, and the groups' results again, until little is left.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxprune.types import Array
 
-COUNTED = 64, 16, 4
-"""Folds of what 16 bits can count."""
+GROUP = 64
+"""So many values `folded` makes one of."""
 
-_FOLD = 64
+_ROWS = 16
 _LARGE = 1 << 12
 
 
 def total(flags: Array) -> Array:
-    """How many flags are set: an int32 scalar.
+    """How many flags are set, or the sum of small counts: an int32 scalar.
 
-    Folded once, and only where it is large, since each fold has to be compiled.
+    Summed by groups first, only where it is large, since that has to be compiled.
 
     Example:
       >>> int(total(jnp.array([True, False, True])))
       2
     """
     counts = flags.astype(jnp.int32)
-    if flags.size >= _LARGE:
-        counts = folded(counts, jnp.add, [_FOLD])
+    groups = _grouped(counts, 2 * _ROWS) if flags.size >= _LARGE else None
+    if groups is not None:  # by halves, lest the two sums be made one long one again
+        counts = sum(_reduced(jnp.add, half) for half in jnp.split(groups, 2, -2))
     return jnp.sum(counts, dtype=jnp.int32)  # int64 otherwise, where that is enabled
 
 
@@ -47,38 +49,69 @@ def whole(leaves: Sequence[Array]) -> list[Array]:
     parts = []
     for x in leaves:
         longest = max(x.shape, default=0)
-        if longest < _FOLD or any(size % _FOLD == 0 for size in x.shape):
+        if longest < GROUP or any(size % GROUP == 0 for size in x.shape):
             parts.append(x)
         else:
-            even = longest // _FOLD * _FOLD
+            even = longest // GROUP * GROUP
             parts += jnp.split(x, [even], x.shape.index(longest))
     return parts
 
 
-def folded(x: Array, op: jnp.ufunc, folds: Sequence[int]) -> Array:
-    """Reduces x by groups of each size in turn, along an axis that it divides, if any.
+def folded(x: Array, op: jnp.ufunc, of: Callable[[Array], Array]) -> list[Array]:
+    """Reduces `of(x)` by groups of 64 along an axis.
 
-    Their axis is made the last but one, in (…, fold, t), by merging the axes after it:
-    XLA vectorises a short reduction there, and hardly any other one of integers. Each
-    half of a group by itself, since what is used twice is not fused into its use, which
-    would be one long reduction again.
+    Sixteen rows of each group at a time, so that little is held in between. As `whole`,
+    it leaves a rest only where no axis can be cut evenly.
+
+    Args:
+      x: an array.
+      op: what makes one of two values.
+      of: what to do with x first, element by element.
+
+    Returns:
+      The groups' results, and `of` the rest if there is one.
 
     Example:
-      >>> folded(jnp.ones((64, 100), jnp.int32), jnp.add, (64, 4)).shape
-      (1, 25)
+      >>> [y.shape for y in folded(jnp.ones((70, 3)), jnp.add, lambda x: x)]
+      [(3,), (6, 3)]
     """
-    for fold in folds:
-        axis = next((i for i, size in enumerate(x.shape) if size % fold == 0), None)
-        if axis is None:
-            continue
-        before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
-        if math.prod(after) < 64:
-            groups = x.reshape(*before, fold, -1)
-        else:
-            groups = x.reshape(*before, size // fold, fold, math.prod(after))
-        halves = jnp.split(groups, 2, -2)
-        x = op(*(op.reduce(half, -2).astype(x.dtype) for half in halves))
-    return x
+    groups = _grouped(x, GROUP)
+    if groups is not None:
+        return [_by_rows(groups, groups.ndim - 2, op, of)]
+    longest = max(x.shape, default=0)
+    if longest < GROUP:
+        return [of(x)]
+    axis = x.shape.index(longest)
+    rest = lax.slice_in_dim(x, longest // GROUP * GROUP, longest, axis=axis)
+    return [_by_rows(x, axis, op, of), *([of(rest)] if rest.size else [])]
+
+
+def _by_rows(x: Array, axis: int, op: jnp.ufunc, of: Callable[[Array], Array]) -> Array:
+    """Of 64 parts of an axis, the first with the first of all others, and so on."""
+    step = x.shape[axis] // GROUP * _ROWS
+    shape = *x.shape[:axis], _ROWS, -1
+
+    def part(i: Array | int) -> Array:
+        rows = lax.dynamic_slice_in_dim(x, i * step, step, axis)
+        return _reduced(op, of(rows).reshape(shape))
+
+    parts = GROUP // _ROWS
+    return lax.fori_loop(1, parts, lambda i, x: op(x, part(i)), part(0))
+
+
+def _grouped(x: Array, group: int) -> Array | None:
+    """In the form (…, group, t), by merging the axes after the one that is cut."""
+    axis = next((i for i, size in enumerate(x.shape) if size % group == 0), None)
+    if axis is None:
+        return None
+    before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    if math.prod(after) < 64:
+        return x.reshape(*before, group, -1)
+    return x.reshape(*before, size // group, group, math.prod(after))
+
+
+def _reduced(op: jnp.ufunc, groups: Array) -> Array:
+    return op.reduce(groups, -2).astype(groups.dtype)
 
 
 @jax.jit

@@ -14,17 +14,17 @@ from jaxprune.types import Array
 def key(x: Array, wide: bool = False) -> Array:
     """Integers that compare as the floats do: int32, or int64 if `wide`.
 
-    Negative floats are mirrored, −0 and 0 both give 0, NaN is above infinity.
+    Negative floats are mirrored and −0 becomes 0. Then all turn by as much as puts −∞
+    at the least integer, so that NaN of either sign is above infinity.
 
     Example:
-      >>> key(jnp.array([-1.0, -0.0, 0.0, jnp.inf]))
-      Array([-1065353216,           0,           0,  2139095040], dtype=int32)
+      >>> key(jnp.array([-jnp.inf, -0.0, 0.0, 1.0]))
+      Array([-2147483648,    -8388608,    -8388608,  1056964608], dtype=int32)
     """
     bits = _bits(x, wide)
-    lowest = jnp.iinfo(bits.dtype).min
-    ordered = jnp.where(bits < 0, lowest - bits, bits)
-    below_infinity = -_infinity(bits.dtype)
-    return jnp.where(ordered < below_infinity, jnp.iinfo(bits.dtype).max, ordered)
+    limits = jnp.iinfo(bits.dtype)
+    negative = bits >> limits.bits - 1  # all its bits are set, or none
+    return ((bits & limits.max) ^ negative) - negative + _zero(bits.dtype)
 
 
 def from_key(keys: Array, dtype: jnp.dtype) -> Array:
@@ -34,8 +34,8 @@ def from_key(keys: Array, dtype: jnp.dtype) -> Array:
       >>> from_key(key(jnp.array([-1.5, 2.0])), jnp.float32)
       Array([-1.5,  2. ], dtype=float32)
     """
-    lowest = jnp.iinfo(keys.dtype).min
-    bits = jnp.where(keys < 0, lowest - keys, keys)
+    ordered = keys - _zero(keys.dtype)
+    bits = jnp.where(ordered < 0, jnp.iinfo(keys.dtype).min - ordered, ordered)
     if dtype == jnp.bfloat16:
         return lax.bitcast_convert_type((bits >> 16).astype(jnp.int16), dtype)
     same_size = jnp.float64 if bits.dtype == jnp.int64 else jnp.float32
@@ -43,19 +43,21 @@ def from_key(keys: Array, dtype: jnp.dtype) -> Array:
 
 
 def extent(integer: jnp.dtype) -> tuple[Array, Array]:
-    """The least key, that of −∞, and the greatest, that of NaN.
+    """The least key, that of −∞, and the greatest, that of a NaN.
 
     Example:
       >>> extent(jnp.int32)
-      (Array(-2139095040, dtype=int32), Array(2147483647, dtype=int32))
+      (Array(-2147483648, dtype=int32), Array(2147483647, dtype=int32))
     """
-    least, greatest = -_infinity(integer), jnp.iinfo(integer).max
-    return jnp.array(least, integer), jnp.array(greatest, integer)
+    limits = jnp.iinfo(integer)
+    return jnp.array(limits.min, integer), jnp.array(limits.max, integer)
 
 
-def _infinity(integer: jnp.dtype) -> int:
+def _zero(integer: jnp.dtype) -> int:
+    """The key of 0: as far from the least as infinity's bits are from 0."""
     floating = np.float64 if integer == jnp.int64 else np.float32
-    return int(np.array(np.inf, floating).view(integer))
+    infinity = int(np.array(np.inf, floating).view(integer))
+    return jnp.iinfo(integer).min + infinity
 
 
 def _bits(x: Array, wide: bool) -> Array:

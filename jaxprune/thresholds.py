@@ -6,13 +6,13 @@ hardware does to them in arithmetic. A search narrows an interval of these integ
 1. a sample puts two probes on both sides of where the answer should be;
 2. one pass over the data counts what lies below each probe, and the density between
    them says where the next two go, until few scores are left between;
-3. one pass takes these out, as the least and the greatest of each small group.
+3. one pass takes these out, as the least and the greatest of each small group, which
+   leaves the answer, or hardly more than that where a group had others between.
 
 Each pass costs little more than reading the scores. Where the estimates are misled the
 interval is cut into thirds instead, so the search always ends, and ends right.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -20,16 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxprune.folds import COUNTED, folded, total, whole
+from jaxprune.folds import GROUP, folded, total, whole
 from jaxprune.keys import extent, from_key, key
 from jaxprune.types import Array, Scores
 
-_GROUPED = 64, 4  # folds of groups of which the least and the greatest are taken out
 _SMALL = 1 << 12
 _SAMPLE = 1 << 17
 _STRIDE = 256  # a sample has at least one score in so many
 _DEVIATIONS = 4  # standard deviations from an estimate to the probes around it
-_CURVATURE = 1 / 256  # of an interval: how far its density may mislead
 
 
 def kth_smallest(scores: Scores, k: Array | int) -> Array:
@@ -99,10 +97,10 @@ class _Interval(NamedTuple):
     Attributes:
       lowest: a key.
       highest: a key.
-      below: how many keys are under `lowest`.
-      upto: how many keys are up to `highest`.
+      below: how many keys are under `lowest`, or fewer once keys were taken out.
+      upto: how many keys are up to `highest`, or more once keys were taken out.
       probes: two keys to count below, lowest < probe ≤ highest.
-      few: so many keys between can be taken out.
+      few: so many keys between can be taken out; 0 once they were.
     """
 
     lowest: Array
@@ -153,11 +151,11 @@ def _narrowed(leaves: list[Array], now: _Interval, k: Array) -> _Interval:
     low = counts <= k
     lowest = jnp.max(jnp.where(low, now.probes, now.lowest))
     highest = jnp.min(jnp.where(low, now.highest, now.probes - 1))
-    misled = _width(lowest, highest) > _width(now.lowest, now.highest) // 2
+    misled = _width(lowest, highest) > _width(now.lowest, now.highest) // 4 * 3
     probes = jnp.where(
         misled,
         _thirds(lowest, highest),
-        _estimated(lowest, highest, now.probes, counts, k),
+        _estimated(lowest, highest, now.probes, counts, k, _size(leaves)),
     )
     return _Interval(
         lowest,
@@ -170,24 +168,30 @@ def _narrowed(leaves: list[Array], now: _Interval, k: Array) -> _Interval:
 
 
 def _settled(leaves: list[Array], now: _Interval, k: Array) -> _Interval:
-    """The answer by a pass that takes out all keys of the interval, if that succeeds.
+    """The answer by a pass that takes out the keys of the interval, nearly all of them.
 
-    It does not where a group has more than two keys in the interval, or two the same.
+    Those it misses are below the answer, or above: of what is found the answer is not
+    less than the one so many places before its own, and not greater than the one there.
     """
+    width = _width(now.lowest, now.highest)
     found = _extremes(leaves, now.lowest, now.highest)
-    nothing = jnp.iinfo(found.dtype).max
-    all_found = total(found < nothing) == now.upto - now.below
-    answer = _kth_key(found, k - now.below)
+    missed = now.upto - now.below - total(found <= width)
+    place = k - now.below
+    top = _kth_key(found, place, jnp.zeros_like(width), width)
+    start = jnp.where(missed > 0, 0, top)
+    bottom = _kth_key(found, place - missed, start, top)
+    lowest, highest = (now.lowest + x.astype(now.lowest.dtype) for x in (bottom, top))
     return now._replace(
-        lowest=jnp.where(all_found, answer, now.lowest),
-        highest=jnp.where(all_found, answer, now.highest),
+        lowest=lowest,
+        highest=highest,
+        probes=_thirds(lowest, highest),
         few=jnp.int32(0),
     )
 
 
 def _few(size: int) -> int:
-    """So many in `size` hardly ever fall three into one group: few³ / 6·groups² ≪ 1."""
-    return int((0.2 * (size / math.prod(_GROUPED)) ** 2) ** (1 / 3))
+    """So many in `size` hardly ever fall three into one group: few³ ≈ groups²."""
+    return int((size / GROUP) ** (2 / 3))
 
 
 def _joined(leaves: list[Array], wide: bool) -> list[Array]:
@@ -201,7 +205,7 @@ def _joined(leaves: list[Array], wide: bool) -> list[Array]:
 
 
 def _width(lowest: Array, highest: Array) -> Array:
-    unsigned = jnp.uint64 if lowest.dtype == jnp.int64 else jnp.uint32
+    unsigned = jnp.uint64 if lowest.dtype.itemsize == 8 else jnp.uint32
     return highest.astype(unsigned) - lowest.astype(unsigned)
 
 
@@ -213,21 +217,25 @@ def _thirds(lowest: Array, highest: Array) -> Array:
 
 
 def _estimated(
-    lowest: Array, highest: Array, probes: Array, counts: Array, k: Array
+    lowest: Array, highest: Array, probes: Array, counts: Array, k: Array, size: int
 ) -> Array:
     """Probes around where the k-th is, by the density between the last two.
 
     Were the keys uniform there, the k-th would lie the share w of the way from the one
-    to the other, give or take √(w·(1 − w) / keys); beyond them less is known.
+    to the other, give or take √(w·(1 − w) / keys); beyond them less is known. Between
+    them the density bends the more, the larger a part they are of all on their side.
     """
     keys = jnp.maximum(counts[1] - counts[0], 1).astype(jnp.float32)
+    side = jnp.maximum(jnp.minimum(k, size - k), 1)
     where = (k - counts[0] + 0.5) / keys
     deviation = jnp.sqrt(jnp.maximum(where * (1 - where), 1 / keys) / keys)
     beyond = jnp.maximum(0, jnp.maximum(-where, where - 1))
-    spread = _DEVIATIONS * deviation + _CURVATURE + beyond / 4
+    bend = jnp.minimum(keys / side, 1) / 5
+    spread = _DEVIATIONS * deviation + bend + beyond / 4
     ends = where + spread * jnp.array([-1, 1], jnp.float32)
+    between = _width(*probes).astype(jnp.float32)
     first = _width(lowest, probes[0]).astype(jnp.float32)
-    offset = first + ends * _width(*probes).astype(jnp.float32)
+    offset = jnp.where(lowest > probes[0], -between, first) + ends * between
     width = _width(lowest, highest)
     offset = jnp.clip(offset, 0, width.astype(jnp.float32)).astype(width.dtype)
     offset += jnp.arange(2, dtype=width.dtype)  # lest the two be one
@@ -238,17 +246,16 @@ def _sampled(leaves: list[Array], k: Array, wide: bool) -> Array:
     """Probes around the quantile of a sample of the keys."""
     size = _size(leaves)
     stride = min(_STRIDE, size // _SAMPLE)
-    sample = jnp.concatenate([_every(x, stride, wide) for x in leaves])
+    sample = _vector([_every(x, stride, wide) for x in leaves])
     fraction = k / size
     spread = _DEVIATIONS * jnp.sqrt(fraction * (1 - fraction) / sample.size)
     ends = fraction + spread * jnp.array([-1, 1], jnp.float32)
     ranks = (jnp.clip(ends, 0, 1) * (sample.size - 1)).astype(jnp.int32)
-    return lax.map(lambda rank: _kth_key(sample, rank), ranks)
+    return jax.vmap(lambda rank: _kth_key(sample, rank, *extent(sample.dtype)))(ranks)
 
 
-def _kth_key(keys: Array, k: Array) -> Array:
-    """Of a vector of keys, the k-th smallest."""
-    k = jnp.clip(k, 0, keys.size - 1)
+def _kth_key(keys: Array, k: Array, lowest: Array, highest: Array) -> Array:
+    """Of a vector of keys the k-th smallest, or the nearer end if it is not between."""
 
     def halve(interval):
         lowest, highest = interval
@@ -256,48 +263,62 @@ def _kth_key(keys: Array, k: Array) -> Array:
         low = total(keys < middle) <= k
         return jnp.where(low, middle, lowest), jnp.where(low, highest, middle - 1)
 
-    return lax.while_loop(lambda e: e[0] < e[1], halve, extent(keys.dtype))[0]
+    return lax.while_loop(lambda e: e[0] < e[1], halve, (lowest, highest))[0]
 
 
 def _every(x: Array, stride: int, wide: bool) -> Array:
-    """The keys of about one score in `stride`, spread over all axes."""
-    steps = [1] * x.ndim
-    while math.prod(steps) < stride:
-        longest = max(range(x.ndim), key=lambda i: x.shape[i] / steps[i])
-        steps[longest] *= 2
-    steps = np.minimum(steps, x.shape)
-    x = lax.slice(x, steps // 2, x.shape, steps)
-    return key(x, wide).ravel()
+    """The keys of one score of each `stride` in a row.
+
+    Which one changes by the golden ratio, so that they spread evenly over all axes.
+    """
+    turn = lax.iota(jnp.uint32, x.size // stride)
+    part = turn * np.uint32(2654435769) >> 16  # the fraction of turn · 0.618…, in 2⁻¹⁶
+    index = turn * stride + (part * stride >> 16)
+    x = x.squeeze()  # or each axis of one would have indices as well
+    return key(x[jnp.unravel_index(index, x.shape)], wide)
 
 
 def _count_below(leaves: list[Array], probes: Array) -> Array:
     """How many keys are less than each of two probes, in one pass."""
-    wide = probes.dtype == jnp.int64
-    counts = jnp.zeros(2, jnp.int32)
-    for x in whole(leaves):
-        keys = key(x, wide)
+
+    def below(x: Array) -> Array:
+        keys = key(x, probes.dtype == jnp.int64)
         first, second = ((keys < probe).astype(jnp.int32) for probe in probes)
-        both = first + (second << 16)
-        both = folded(both, jnp.add, COUNTED)
-        halves = both & 0xFFFF, both >> 16
-        counts += jnp.stack([jnp.sum(half, dtype=jnp.int32) for half in halves])
+        return first + (second << 16)
+
+    counts = jnp.zeros(2, jnp.int32)
+    for x in leaves:
+        for both in folded(x, jnp.add, below):
+            halves = both & 0xFFFF, both >> 16
+            counts += jnp.stack([total(half) for half in halves])
     return counts
 
 
 def _extremes(leaves: list[Array], lowest: Array, highest: Array) -> Array:
     """The least and the greatest key in the interval of each group of scores.
 
-    As one vector, with the largest integer where there is none, or no second one.
+    As one vector of what they are above `lowest`, with more than the interval's width
+    where there is none, or no second one. Unsigned differences from its ends are within
+    that width for the keys of the interval alone: all others wrap round.
     """
+    width = _width(lowest, highest)
+    wide = lowest.dtype == jnp.int64
     found = []
-    limits = jnp.iinfo(lowest.dtype)
-    for x in whole(leaves):
-        keys = key(x, lowest.dtype == jnp.int64)
-        inside = (keys >= lowest) & (keys <= highest)
-        least = jnp.where(inside, keys, limits.max)
-        least = folded(least, jnp.minimum, _GROUPED)
-        greatest = jnp.where(inside, keys, limits.min)
-        greatest = folded(greatest, jnp.maximum, _GROUPED)
-        none = (greatest == least) | (greatest == limits.min)
-        found += [least.ravel(), jnp.where(none, limits.max, greatest).ravel()]
-    return jnp.concatenate(found)
+    for x in leaves:
+        least = folded(x, jnp.minimum, lambda x: _width(lowest, key(x, wide)))
+        greatest = folded(x, jnp.minimum, lambda x: _width(key(x, wide), highest))
+        for above, under in zip(least, greatest, strict=True):
+            one = above + under == width
+            second = jnp.where(one, _greatest(width), width - under)
+            found += [above.ravel(), second.ravel()]
+    return _vector(found)
+
+
+def _vector(parts: list[Array]) -> Array:
+    """Vectors of keys as one, filled up to whole groups with the greatest integer."""
+    filling = jnp.full(-_size(parts) % GROUP, _greatest(parts[0]))
+    return jnp.concatenate([*parts, filling])
+
+
+def _greatest(like: Array) -> Array:
+    return jnp.array(jnp.iinfo(like.dtype).max, like.dtype)

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +106,68 @@ def test_a_sample_that_misleads():
     for x in (ramp, spike):
         for k in (3, 2**19, 2**20 - 700):
             assert float(kth([x], k)) == np.sort(x)[k]
+
+
+def test_groups_that_hold_many_of_the_last_keys():
+    """Of these a take-out finds two of each group: the answer is then counted down."""
+    ramp = np.linspace(-1, 1, 2**20, dtype=np.float32).reshape(-1, 64).T
+    for k in (3, 2**18, 2**20 - 700):
+        assert float(kth([ramp], k)) == np.sort(ramp.ravel())[k]
+
+
+@pytest.mark.parametrize("distinct", [20, 2**12, 2**16])
+def test_large_leaf_of_ties(distinct):
+    rng = np.random.default_rng(0)
+    x = rng.choice(rng.normal(size=distinct).astype(np.float32), (1024, 1024))
+    for k in (2**17, 2**19):
+        assert float(kth([x], k)) == np.partition(x.ravel(), k)[k]
+
+
+def test_large_leaf_of_float64():
+    with jax.enable_x64(True):
+        x = np.random.default_rng(0).normal(size=(1024, 600)) * 1e-200
+        assert float(kth([x], 2**18)) == np.partition(x.ravel(), 2**18)[2**18]
+
+
+def test_scores_of_a_scale_for_each_row():
+    """The sample has to meet all rows and columns, or many passes are needed."""
+    rng = np.random.default_rng(0)
+    scales = np.exp(rng.normal(size=(2, 1024))).astype(np.float32)
+    x = np.abs(rng.normal(size=(1024, 1024)).astype(np.float32))
+    leaves = [jnp.asarray(x * scales[0]), jnp.asarray(x * scales[1][:, None])]
+    for fraction in (0.1, 0.5, 0.94):
+        k = jnp.int32(fraction * 2**21)
+        low, high = thresholds._sampled(leaves, k, wide=False)
+        assert low < thresholds.key(kth(leaves, k)) < high
+
+
+SHARDED = """
+import math, re
+import jax, jax.numpy as jnp, numpy as np
+import jaxprune as jp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+rng = np.random.default_rng(0)
+x = [rng.normal(size=(1024, 512)).astype(np.float32) for _ in range(2)]
+specs = P("d"), P(None, "d")
+leaves = [jax.device_put(x, NamedSharding(mesh, s)) for x, s in zip(x, specs)]
+kth = jax.jit(jp.thresholds.kth_smallest).lower(leaves, 0).compile()
+for k in (3, 2**19):
+    assert float(kth(leaves, k)) == np.sort(np.concatenate(x).ravel())[k]
+gathered = re.findall(r"\\[([\\d,]+)\\]\\S* all-gather", kth.as_text())
+assert gathered
+for shape in gathered:
+    assert math.prod(map(int, shape.split(","))) <= 2**15, shape
+"""
+
+
+def test_sharded_leaves_stay_in_place():
+    flags = "--xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    line = [sys.executable, "-c", SHARDED]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_hundreds_of_leaves():
