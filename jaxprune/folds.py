@@ -61,7 +61,8 @@ def folded(x: Array, op: jnp.ufunc, of: Callable[[Array], Array]) -> list[Array]
     """Reduces `of(x)` by groups of 64 along an axis.
 
     Sixteen rows of each group at a time, so that little is held in between. As `whole`,
-    it leaves a rest only where no axis can be cut evenly.
+    it leaves a rest only where no axis can be cut evenly. Small arrays stay as they
+    are, since each loop has to be compiled.
 
     Args:
       x: an array.
@@ -72,9 +73,11 @@ def folded(x: Array, op: jnp.ufunc, of: Callable[[Array], Array]) -> list[Array]
       The groups' results, and `of` the rest if there is one.
 
     Example:
-      >>> [y.shape for y in folded(jnp.ones((70, 3)), jnp.add, lambda x: x)]
-      [(3,), (6, 3)]
+      >>> [y.shape for y in folded(jnp.ones((70, 99)), jnp.add, lambda x: x)]
+      [(70, 1), (70, 35)]
     """
+    if x.size < _LARGE:
+        return [of(x)]
     groups = _grouped(x, GROUP)
     if groups is not None:
         return [_by_rows(groups, groups.ndim - 2, op, of)]
