@@ -97,10 +97,10 @@ class _Interval(NamedTuple):
     Attributes:
       lowest: a key.
       highest: a key.
-      below: how many keys are under `lowest`, or fewer once keys were taken out.
-      upto: how many keys are up to `highest`, or more once keys were taken out.
+      below: how many keys are under `lowest`.
+      upto: how many keys are up to `highest`.
       probes: two keys to count below, lowest < probe ≤ highest.
-      few: so many keys between can be taken out; 0 once they were.
+      few: so many keys between can be taken out.
     """
 
     lowest: Array
@@ -172,6 +172,7 @@ def _settled(leaves: list[Array], now: _Interval, k: Array) -> _Interval:
 
     Those it misses are below the answer, or above: of what is found the answer is not
     less than the one so many places before its own, and not greater than the one there.
+    Where these differ, they are the next probes.
     """
     width = _width(now.lowest, now.highest)
     found = _extremes(leaves, now.lowest, now.highest)
@@ -180,12 +181,16 @@ def _settled(leaves: list[Array], now: _Interval, k: Array) -> _Interval:
     top = _kth_key(found, place, jnp.zeros_like(width), width)
     start = jnp.where(missed > 0, 0, top)
     bottom = _kth_key(found, place - missed, start, top)
-    lowest, highest = (now.lowest + x.astype(now.lowest.dtype) for x in (bottom, top))
+    ends = jnp.clip(jnp.stack([bottom, top + 1]), 1, width)
+    bottom, top = jnp.where(bottom == top, top, jnp.stack([jnp.zeros_like(top), width]))
+    lowest, highest, first, second = (
+        now.lowest + x.astype(now.lowest.dtype) for x in (bottom, top, *ends)
+    )
     return now._replace(
         lowest=lowest,
         highest=highest,
-        probes=_thirds(lowest, highest),
-        few=jnp.int32(0),
+        probes=jnp.stack([first, second]),
+        few=now.few // 8,
     )
 
 
