@@ -62,7 +62,7 @@ def assert_same_with_derivatives(fast, plain, *args):
         ((6, 5), 3, 1, "SAME"),
     ],
 )
-def test_of_many_channels(size, kernel, stride, padding):
+def test_standard_convolution(size, kernel, stride, padding):
     x, w = normal(0, 4, *size, 5), normal(1, kernel, kernel, 5, 3)
     numbers = ("NHWC", "HWIO", "NHWC")
 
@@ -103,7 +103,9 @@ def test_of_linen_refuses_what_it_cannot(options):
 def test_depthwise(size, kernel, stride):
     x, w = normal(0, 4, *size, 5), normal(1, kernel, kernel, 1, 5)
     assert_same_with_derivatives(
-        lambda x, w: shifted.depthwise(x, w, stride),
+        lambda x, w: shifted.depthwise(
+            x, w, stride, shifted.same_padding(x, w, stride)
+        ),
         lambda x, w: plain_convolution(x, w, stride, groups=5),
         x,
         w,
@@ -114,7 +116,7 @@ def test_depthwise(size, kernel, stride):
 def test_convolution_of_few_channels(size, stride):
     x, w = normal(0, 2, *size, 3), normal(1, 3, 3, 3, 4)
     assert_same_with_derivatives(
-        lambda x, w: shifted.of_few_channels(x, w, stride),
+        lambda x, w: shifted.standard(x, w, stride, shifted.same_padding(x, w, stride)),
         lambda x, w: plain_convolution(x, w, stride),
         x,
         w,

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from experiments.models.shifted import convolution, depthwise, of_few_channels
+from experiments.models.shifted import depthwise, same_padding, standard
 
-_FEW = 3  # colours
 _kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _depthwise_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -139,8 +138,7 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         w = self.param("kernel", _kernel_init, shape)
-        convolve = of_few_channels if x.shape[-1] <= _FEW else convolution
-        return convolve(x, w, self.stride)
+        return standard(x, w, self.stride, same_padding(x, w, self.stride))
 
 
 class Depthwise(nn.Module):
@@ -152,7 +150,8 @@ class Depthwise(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, 1, x.shape[-1])
-        return depthwise(x, self.param("kernel", _depthwise_init, shape), self.stride)
+        w = self.param("kernel", _depthwise_init, shape)
+        return depthwise(x, w, self.stride, same_padding(x, w, self.stride))
 
 
 class Pointwise(nn.Module):

@@ -21,8 +21,10 @@ from jax import Array, lax
 Padding: TypeAlias = Sequence[tuple[int, int]]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+_NONE = ((0, 0), (0, 0))  # padding
+_FEW = 3  # colours
 _PIXELS = 1 << 12  # of so many at a time the weight gradient is summed
-_UNROLLED = 32  # products that the depthwise weight gradient sums in one expression
+_UNROLLED = 16  # images whose products the depthwise weight gradient sums at once
 
 # --- Depthwise convolution -----------------------------------------------------------
 #
@@ -34,163 +36,103 @@ _UNROLLED = 32  # products that the depthwise weight gradient sums in one expres
 # is not whole. Each is a sum over the taps (a, b) of a shifted image.
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise(x: Array, w: Array, stride: int = 1) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise(x: Array, w: Array, stride: int, padding: Padding) -> Array:
     """Convolves every channel with its own kernel.
 
     Args:
       x: images, (N, H, W, C).
       w: kernels, (k, k, 1, C).
       stride: 1 or more, for both directions.
+      padding: before and after, for each direction.
 
     Returns:
-      (N, ⌈H / stride⌉, ⌈W / stride⌉, C).
+      (N, H', W', C).
     """
     return lax.platform_dependent(
         x,
         w,
-        cpu=partial(_depthwise_shifted, stride=stride),
-        default=partial(convolution, stride=stride),
+        cpu=lambda x, w: _sum_over_taps(_pad(x, padding), w, stride),
+        default=partial(convolution, stride=stride, padding=padding),
     )
 
 
-def _depthwise_forward(x: Array, w: Array, stride: int):
-    return depthwise(x, w, stride), (x, w)
+def _depthwise_forward(x: Array, w: Array, stride: int, padding: Padding):
+    padded = _pad(x, padding)  # once, for the derivative too
+    return depthwise(padded, w, stride, _NONE), (padded, w)
 
 
-def _depthwise_backward(stride: int, saved: tuple[Array, Array], g: Array):
-    return lax.platform_dependent(
-        *saved,
-        g,
-        cpu=partial(_depthwise_shifted_vjp, stride=stride),
-        default=partial(_depthwise_conv_vjp, stride=stride),
-    )
+def _depthwise_backward(
+    stride: int, padding: Padding, saved: tuple[Array, Array], g: Array
+):
+    def on_cpu(padded, w, g):
+        return (
+            _depthwise_input_gradient(padded, w, g, stride, padding),
+            _depthwise_weight_gradient(padded, w, g, stride),
+        )
+
+    def elsewhere(padded, w, g):
+        _, vjp = jax.vjp(lambda x, w: convolution(x, w, stride, _NONE), padded, w)
+        dx, dw = vjp(g)
+        return _without(dx, padding), dw
+
+    return lax.platform_dependent(*saved, g, cpu=on_cpu, default=elsewhere)
 
 
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def _depthwise_conv_vjp(x: Array, w: Array, g: Array, stride: int):
-    return jax.vjp(partial(convolution, stride=stride), x, w)[1](g)
-
-
-def _depthwise_shifted(x: Array, w: Array, stride: int) -> Array:
-    padded = _pad(x, _same_padding(x, w, stride))
-    out = _out_shape(x, stride)
-    return _sum_over_taps(w, lambda a, b: _shifted(padded, a, b, stride, out))
-
-
-def _depthwise_shifted_vjp(x: Array, w: Array, g: Array, stride: int):
-    return (
-        _depthwise_input_gradient(x, w, g, stride),
-        _depthwise_weight_gradient(x, w, g, stride),
-    )
-
-
-def _depthwise_input_gradient(x: Array, w: Array, g: Array, stride: int) -> Array:
+def _depthwise_input_gradient(
+    padded: Array, w: Array, g: Array, stride: int, padding: Padding
+) -> Array:
     k = w.shape[0]
-    before, _ = zip(*_same_padding(x, w, stride), strict=True)
     spread = [stride * (size - 1) + 1 for size in g.shape[1:3]]
-    padding = [
-        (k - 1 - p, size + p - n)
-        for p, size, n in zip(before, x.shape[1:3], spread, strict=True)
+    around = [
+        (k - 1 - before, size - after - n)
+        for (before, after), size, n in zip(
+            padding, padded.shape[1:3], spread, strict=True
+        )
     ]
-    padded = _pad(g, padding, stride - 1)
-    return _sum_over_taps(
-        w, lambda a, b: _shifted(padded, k - 1 - a, k - 1 - b, 1, x.shape[1:3])
-    )
+    return _sum_over_taps(_pad(g, around, stride - 1), w[::-1, ::-1], 1)
 
 
-def _depthwise_weight_gradient(x: Array, w: Array, g: Array, stride: int) -> Array:
+def _depthwise_weight_gradient(padded: Array, w: Array, g: Array, stride: int) -> Array:
     """A scan over a few images at a time, which stay in the cache.
 
-    XLA reduces one output at a time, striding through memory. Sums of rows written out
-    are vectorised along columns and channels instead; what is left to reduce is small.
+    XLA reduces one output at a time, striding through memory. Products of images
+    written out as a sum are vectorised along rows, columns and channels instead.
     """
-    k = w.shape[0]
-    images, rows, columns, channels = g.shape
-    taps = _taps(k)
-    padding = _same_padding(x, w, stride)
-    group = math.gcd(images, max(1, _UNROLLED // rows))
+    taps = _taps(w.shape[0])
+    group = math.gcd(len(g), _UNROLLED)
 
-    def add(sums, group):
-        x, g = group
-        padded = _pad(x, padding)
+    def add(sums, start):
+        some_x, some_g = (_images(y, start, group) for y in (padded, g))
 
         def products(a, b):
-            shifted = _shifted(padded, a, b, stride, (rows, columns))
-            return sum(jnp.unstack((g * shifted).reshape(-1, columns, channels)))
+            shifted = _shifted(some_x, a, b, stride, g.shape[1:3])
+            return sum(map(jnp.multiply, jnp.unstack(some_g), jnp.unstack(shifted)))
 
         return [s + products(*tap) for s, tap in zip(sums, taps, strict=True)], None
 
-    zeros = [jnp.zeros((columns, channels), g.dtype)] * len(taps)
-    grouped = [y.reshape(-1, group, *y.shape[1:]) for y in (x, g)]
-    sums, _ = lax.scan(add, zeros, grouped)
-    return jnp.stack([jnp.sum(s, axis=0) for s in sums]).reshape(w.shape)
+    zeros = [jnp.zeros(g.shape[1:], g.dtype)] * len(taps)
+    sums, _ = lax.scan(add, zeros, jnp.arange(0, len(g), group))
+    return jnp.stack([jnp.sum(s, axis=(0, 1)) for s in sums]).reshape(w.shape)
 
 
-# --- Convolution of few channels -----------------------------------------------------
+# --- Standard convolution -------------------------------------------------------------
 #
 #     y[n, i, j, o]  = Σ_abc  w[a, b, c, o] · x[n, s·i + a − p, s·j + b − p, c]
+#     dw[a, b, c, o] = Σ_nij  x[n, s·i + a − p, s·j + b − p, c] · g[n, i, j, o]
 #
-# One product for each (a, b, c). The derivatives are those of XLA's convolution.
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def of_few_channels(x: Array, w: Array, stride: int = 1) -> Array:
-    """A convolution of images that have few channels, such as three colours.
-
-    Args:
-      x: images, (N, H, W, I).
-      w: kernels, (k, k, I, O).
-      stride: 1 or more, for both directions.
-
-    Returns:
-      (N, ⌈H / stride⌉, ⌈W / stride⌉, O).
-    """
-    return lax.platform_dependent(
-        x,
-        w,
-        cpu=partial(_few_shifted, stride=stride),
-        default=partial(convolution, stride=stride),
-    )
-
-
-def _few_forward(x: Array, w: Array, stride: int):
-    return of_few_channels(x, w, stride), (x, w)
-
-
-def _few_backward(stride: int, saved: tuple[Array, Array], g: Array):
-    return jax.vjp(partial(convolution, stride=stride), *saved)[1](g)
-
-
-of_few_channels.defvjp(_few_forward, _few_backward)
-
-
-def _few_shifted(x: Array, w: Array, stride: int) -> Array:
-    padded, out = _pad(x, _same_padding(x, w, stride)), _out_shape(x, stride)
-    return sum(
-        _sum_over_taps(
-            w[:, :, c],
-            lambda a, b, c=c: _shifted(padded, a, b, stride, out)[..., c, None],
-        )
-        for c in range(x.shape[-1])
-    )
-
-
-# --- Convolution of many channels ----------------------------------------------------
-#
-#     y[n, i, j, :]  = Σ_ab   x[n, s·i + a − p, s·j + b − p, :] · w[a, b]
-#     dw[a, b]       = Σ_nij  x[n, s·i + a − p, s·j + b − p, :] ⊗ g[n, i, j, :]
-#
-# One matrix product for each tap. XLA's CPU backend takes four times as long for dw,
-# and up to eighty times for images no larger than the kernel; otherwise its y and dx,
-# a convolution of g, are faster.
+# XLA's CPU backend has this for y and dx, a convolution of g, but takes four times as
+# long as it needs for dw, up to eighty times for images no larger than the kernel, and
+# eight times for y of three colours. What replaces it there is one matrix product for
+# each tap (a, b), or for few channels one shifted image for each (a, b, c).
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def of_many_channels(x: Array, w: Array, stride: int, padding: Padding) -> Array:
-    """A convolution.
+def standard(x: Array, w: Array, stride: int, padding: Padding) -> Array:
+    """A convolution in which every output sees all inputs.
 
     Args:
       x: images, (N, H, W, I).
@@ -202,36 +144,41 @@ def of_many_channels(x: Array, w: Array, stride: int, padding: Padding) -> Array
       (N, H', W', O).
     """
     own = partial(convolution, stride=stride, padding=padding)
-    if min(x.shape[1:3]) > w.shape[0]:
+    if _for_cpu(x, w) is convolution:
         return own(x, w)
-    products = partial(_products, stride=stride, padding=padding)
-    return lax.platform_dependent(x, w, cpu=products, default=own)
+    cpu = partial(_for_cpu(x, w), stride=stride, padding=padding)
+    return lax.platform_dependent(x, w, cpu=cpu, default=own)
 
 
-def _many_forward(x: Array, w: Array, stride: int, padding: Padding):
-    return of_many_channels(x, w, stride, padding), (x, w)
+def _standard_forward(x: Array, w: Array, stride: int, padding: Padding):
+    return standard(x, w, stride, padding), (x, w)
 
 
-def _many_backward(stride: int, padding: Padding, saved: tuple[Array, Array], g: Array):
-    x, w = saved
-
+def _standard_backward(
+    stride: int, padding: Padding, saved: tuple[Array, Array], g: Array
+):
     def on_cpu(x, w, g):
-        own = min(x.shape[1:3]) > w.shape[0]
-        convolve = convolution if own else _products
-        _, vjp = jax.vjp(lambda x: convolve(x, w, stride, padding), x)
+        _, vjp = jax.vjp(lambda x: _for_cpu(x, w)(x, w, stride, padding), x)
         return *vjp(g), _weight_gradient(x, w.shape[0], g, stride, padding)
 
     def elsewhere(x, w, g):
         return jax.vjp(lambda x, w: convolution(x, w, stride, padding), x, w)[1](g)
 
-    return lax.platform_dependent(x, w, g, cpu=on_cpu, default=elsewhere)
+    return lax.platform_dependent(*saved, g, cpu=on_cpu, default=elsewhere)
 
 
-of_many_channels.defvjp(_many_forward, _many_backward)
+standard.defvjp(_standard_forward, _standard_backward)
+
+
+def _for_cpu(x: Array, w: Array) -> Callable[..., Array]:
+    """What computes y fastest."""
+    if x.shape[-1] <= _FEW:
+        return _shifted_products
+    return _matrix_products if min(x.shape[1:3]) <= w.shape[0] else convolution
 
 
 def of_linen(x, w, strides, padding, **options):
-    """`of_many_channels` as `nn.Conv` calls it.
+    """`standard` as `nn.Conv` calls it.
 
     Raises:
       ValueError: the strides differ, or there is a dilation or there are groups.
@@ -246,13 +193,18 @@ def of_linen(x, w, strides, padding, **options):
         )
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], strides, padding)
-    return of_many_channels(x, w, strides[0], tuple(map(tuple, padding)))
+    return standard(x, w, strides[0], tuple(map(tuple, padding)))
 
 
-def _products(x: Array, w: Array, stride: int, padding: Padding) -> Array:
+def _shifted_products(x: Array, w: Array, stride: int, padding: Padding) -> Array:
+    channels = jnp.split(_pad(x, padding), x.shape[-1], axis=-1)
+    return sum(_sum_over_taps(y, w[:, :, c], stride) for c, y in enumerate(channels))
+
+
+def _matrix_products(x: Array, w: Array, stride: int, padding: Padding) -> Array:
     k = w.shape[0]
     padded = _pad(x, padding)
-    out = tuple((size - k) // stride + 1 for size in padded.shape[1:3])
+    out = _out_shape(padded, k, stride)
     return sum(_shifted(padded, a, b, stride, out) @ w[a, b] for a, b in _taps(k))
 
 
@@ -265,9 +217,9 @@ def _weight_gradient(
     taps = _taps(k)
     group = math.gcd(images, max(1, _PIXELS // math.prod(out)))
 
-    def add(sums, group):
-        x, g = group
-        padded, pixels = _pad(x, padding), g.reshape(-1, outputs)
+    def add(sums, start):
+        padded = _pad(_images(x, start, group), padding)
+        pixels = _images(g, start, group).reshape(-1, outputs)
 
         def product(a, b):
             shifted = lax.optimization_barrier(_shifted(padded, a, b, stride, out))
@@ -276,8 +228,8 @@ def _weight_gradient(
         return sums + jnp.stack([product(*tap) for tap in taps]), None
 
     zeros = jnp.zeros((len(taps), inputs, outputs), g.dtype)
-    grouped = [y.reshape(-1, group, *y.shape[1:]) for y in (x, g)]
-    return lax.scan(add, zeros, grouped)[0].reshape(k, k, inputs, outputs)
+    sums, _ = lax.scan(add, zeros, jnp.arange(0, images, group))
+    return sums.reshape(k, k, inputs, outputs)
 
 
 # --- What they share -----------------------------------------------------------------
@@ -297,8 +249,14 @@ def convolution(
     )
 
 
-def _sum_over_taps(w: Array, shifted: Callable[[int, int], Array]) -> Array:
-    return sum(w[a, b] * shifted(a, b) for a, b in _taps(w.shape[0]))
+def _sum_over_taps(padded: Array, w: Array, stride: int) -> Array:
+    out = _out_shape(padded, len(w), stride)
+    return sum(w[a, b] * _shifted(padded, a, b, stride, out) for a, b in _taps(len(w)))
+
+
+def _images(x: Array, start: Array, number: int) -> Array:
+    """Sliced where they lie: a scan over reshaped images would copy them all first."""
+    return lax.dynamic_slice_in_dim(x, start, number)
 
 
 def _taps(k: int) -> list[tuple[int, int]]:
@@ -311,16 +269,26 @@ def _shifted(padded: Array, a: int, b: int, stride: int, out: tuple[int, int]) -
     return lax.slice(padded, (0, a, b, 0), (n, *ends, c), (1, stride, stride, 1))
 
 
-def _out_shape(x: Array, stride: int) -> tuple[int, int]:
-    return tuple(-(-size // stride) for size in x.shape[1:3])
+def _out_shape(padded: Array, k: int, stride: int) -> tuple[int, int]:
+    return tuple((size - k) // stride + 1 for size in padded.shape[1:3])
 
 
-def _same_padding(x: Array, w: Array, stride: int) -> list[tuple[int, int]]:
-    return lax.padtype_to_pads(x.shape[1:3], w.shape[:2], (stride, stride), "SAME")
+def same_padding(x: Array, w: Array, stride: int) -> Padding:
+    """Before and after, for each direction, as "SAME" means it."""
+    pads = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], (stride, stride), "SAME")
+    return tuple(pads)
 
 
-def _pad(x: Array, padding: list[tuple[int, int]], interior: int = 0) -> Array:
-    """With zeros around it; made once, not anew for each tap."""
+def _pad(x: Array, padding: Padding, interior: int = 0) -> Array:
+    """With zeros around it; on a CPU made once, not anew for each tap."""
     spatial = [(before, after, interior) for before, after in padding]
-    zero = jnp.zeros((), x.dtype)
-    return lax.optimization_barrier(lax.pad(x, zero, [(0, 0, 0), *spatial, (0, 0, 0)]))
+    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *spatial, (0, 0, 0)])
+    return lax.platform_dependent(
+        padded, cpu=lax.optimization_barrier, default=lambda x: x
+    )
+
+
+def _without(padded: Array, padding: Padding) -> Array:
+    (top, bottom), (left, right) = padding
+    _, rows, columns, _ = padded.shape
+    return padded[:, top : rows - bottom, left : columns - right]
