@@ -43,13 +43,14 @@ def whole(leaves: Sequence[Array]) -> list[Array]:
     An axis is only cut if none can be folded, so that a sharded leaf stays in place.
 
     Example:
-      >>> [x.shape for x in whole([jnp.ones((5, 64)), jnp.ones((3, 70))])]
-      [(5, 64), (3, 64), (3, 6)]
+      >>> [x.shape for x in whole([jnp.ones((640, 9)), jnp.ones((650, 9))])]
+      [(640, 9), (640, 9), (10, 9)]
     """
     parts = []
     for x in leaves:
         longest = max(x.shape, default=0)
-        if longest < GROUP or any(size % GROUP == 0 for size in x.shape):
+        small = x.size < _LARGE or longest < GROUP
+        if small or _cut(x.shape, GROUP) is not None:
             parts.append(x)
         else:
             even = longest // GROUP * GROUP
@@ -104,13 +105,21 @@ def _by_rows(x: Array, axis: int, op: jnp.ufunc, of: Callable[[Array], Array]) -
 
 def _grouped(x: Array, group: int) -> Array | None:
     """In the form (…, group, t), by merging the axes after the one that is cut."""
-    axis = next((i for i, size in enumerate(x.shape) if size % group == 0), None)
+    axis = _cut(x.shape, group)
     if axis is None:
         return None
-    before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
-    if math.prod(after) < 64:
+    before, size, after = x.shape[:axis], x.shape[axis], math.prod(x.shape[axis + 1 :])
+    if after < GROUP:
         return x.reshape(*before, group, -1)
-    return x.reshape(*before, size // group, group, math.prod(after))
+    return x.reshape(*before, size // group, group, after)
+
+
+def _cut(shape: tuple[int, ...], group: int) -> int | None:
+    """The first axis that groups divide, and leave something long to vectorise."""
+    for axis, size in enumerate(shape):
+        if size % group == 0 and size // group * math.prod(shape[axis + 1 :]) >= _ROWS:
+            return axis
+    return None
 
 
 def _reduced(op: jnp.ufunc, groups: Array) -> Array:

@@ -6,9 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 
-from experiments.models import layers, shifted
+from experiments.models import layers
+from experiments.models.depthwise import depthwise
+from experiments.models.pooling import max_pool
+from experiments.models.shifted import same_padding
+from experiments.models.standard import of_linen, standard
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +65,14 @@ def assert_same_with_derivatives(fast, plain, *args):
         ((3, 3), 3, 1, "VALID"),
         ((4, 2), 3, 2, ((1, 1), (2, 2))),
         ((6, 5), 3, 1, "SAME"),
+        ((8, 9), 3, 1, "SAME"),
+        ((11, 8), 3, 1, ((0, 2), (3, 1))),
+        ((8, 8), 3, 2, "SAME"),
+        ((9, 9), 5, 1, "SAME"),
     ],
 )
 def test_standard_convolution(size, kernel, stride, padding):
-    x, w = normal(0, 4, *size, 5), normal(1, kernel, kernel, 5, 3)
+    x, w = normal(0, 16, *size, 5), normal(1, kernel, kernel, 5, 3)
     numbers = ("NHWC", "HWIO", "NHWC")
 
     def by(convolve):
@@ -71,9 +80,7 @@ def test_standard_convolution(size, kernel, stride, padding):
             x, w, (stride, stride), padding, dimension_numbers=numbers
         )
 
-    assert_same_with_derivatives(
-        by(shifted.of_linen), by(lax.conv_general_dilated), x, w
-    )
+    assert_same_with_derivatives(by(of_linen), by(lax.conv_general_dilated), x, w)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +92,7 @@ def test_of_linen_refuses_what_it_cannot(options):
     strides = options.get("strides", (1, 1))
     options = {k: v for k, v in options.items() if k != "strides"}
     with pytest.raises(ValueError, match="one stride, no dilation and no groups"):
-        shifted.of_linen(x, w, strides, "SAME", **options)
+        of_linen(x, w, strides, "SAME", **options)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +110,7 @@ def test_of_linen_refuses_what_it_cannot(options):
 def test_depthwise(size, kernel, stride):
     x, w = normal(0, 4, *size, 5), normal(1, kernel, kernel, 1, 5)
     assert_same_with_derivatives(
-        lambda x, w: shifted.depthwise(
-            x, w, stride, shifted.same_padding(x, w, stride)
-        ),
+        lambda x, w: depthwise(x, w, stride, same_padding(x, w, stride)),
         lambda x, w: plain_convolution(x, w, stride, groups=5),
         x,
         w,
@@ -116,10 +121,21 @@ def test_depthwise(size, kernel, stride):
 def test_convolution_of_few_channels(size, stride):
     x, w = normal(0, 2, *size, 3), normal(1, 3, 3, 3, 4)
     assert_same_with_derivatives(
-        lambda x, w: shifted.standard(x, w, stride, shifted.same_padding(x, w, stride)),
+        lambda x, w: standard(x, w, stride, same_padding(x, w, stride)),
         lambda x, w: plain_convolution(x, w, stride),
         x,
         w,
+    )
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("size", "window"), [((4, 6), 2), ((7, 5), 3), ((3, 4), 2)])
+def test_max_pool(size, window, padding):
+    x = jnp.round(normal(0, 2, *size, 3))  # many are the same
+    assert_same_with_derivatives(
+        lambda x: max_pool(x, window, padding),
+        lambda x: nn.max_pool(x, (window, window), (2, 2), padding),
+        x,
     )
 
 

@@ -13,7 +13,8 @@ from jax import Array
 
 from experiments.models.heads import Head
 from experiments.models.layers import BatchNorm
-from experiments.models.shifted import of_linen
+from experiments.models.pooling import max_pool
+from experiments.models.standard import of_linen
 
 _he = nn.initializers.he_normal()
 
@@ -100,7 +101,7 @@ class Chain(nn.Module):
         features, depth, aux = iter(widths), 0, []
         for layer in self.layers:
             if isinstance(layer, Pool):
-                x = nn.max_pool(x, (layer.window,) * 2, (2, 2), layer.padding)
+                x = max_pool(x, layer.window, layer.padding)
                 continue
             init = _he if self.norm else looks_linear(mirrored=depth > 0)
             x = self._convolve(x, next(features), layer, init, train)

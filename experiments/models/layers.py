@@ -2,7 +2,7 @@
 
 What autodiff makes of matrix products and of batch statistics passes over memory more
 often than it has to. So each operation here has its derivative written by hand, with
-the formula above it; those that shift images are in `shifted`.
+the formula above it; those that shift images are in `depthwise` and `standard`.
 
 Arrays are NHWC, kernels HWIO; padding is "SAME".
 """
@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from experiments.models.shifted import depthwise, same_padding, standard
+from experiments.models.depthwise import depthwise
+from experiments.models.shifted import same_padding
+from experiments.models.standard import standard
 
 _kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _depthwise_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
