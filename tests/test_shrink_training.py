@@ -53,6 +53,17 @@ def taken(x, index):
 
 taken.defvjp(lambda x, i: (taken(x, i), i), lambda i, g: (7.0 * g * i, None))
 
+HALVES = np.float32([[0.5], [0.25], [2], [1]])
+
+
+@jax.custom_vjp
+def scaled(x):
+    """Closes over a constant, which has no cotangent either."""
+    return x * HALVES
+
+
+scaled.defvjp(lambda x: (scaled(x), None), lambda _, g: (3.0 * g,))
+
 ACTIVATIONS = {
     "relu": jax.nn.relu,
     "relu6": jax.nn.relu6,
@@ -62,6 +73,7 @@ ACTIVATIONS = {
     "straight through": rounded,
     "clipped": clipped,
     "integer input": lambda x: taken(x, jnp.arange(4)[:, None] + 0 * x.astype(int)),
+    "closed over": scaled,
     "in a scan": lambda x: jax.lax.fori_loop(0, 2, lambda _, c: rounded(c), x),
     "in remat": jax.checkpoint(lambda x: clipped(jax.nn.relu(x))),
 }

@@ -30,15 +30,15 @@ def derive(node: Node, relation: Relation) -> tuple[Graph, ...]:
       Of a JVP (rule,), which maps primals + tangents of the inexact inputs to outputs +
       tangents of the inexact outputs. Of a VJP (forward, backward): forward maps inputs
       to outputs + residuals, backward maps residuals + cotangents of the inexact
-      outputs to cotangents of the inexact inputs.
+      outputs to cotangents of the inexact inputs, without the `constants`.
     """
     derivatives, relation.derivatives = relation.derivatives, False
-    tangents, out_tangents = inexact(node.inputs), inexact(node.outputs)
+    out_tangents = inexact(node.outputs)
     if node.name == "custom_jvp_call":
         graphs = (rule,) = (_jvp_rule(node),)
         constrain(rule, relation)
         ties = (
-            ((*node.inputs, *tangents), rule.inputs),
+            ((*node.inputs, *inexact(node.inputs)), rule.inputs),
             ((*node.outputs, *out_tangents), rule.outputs),
         )
     else:
@@ -50,7 +50,7 @@ def derive(node: Node, relation: Relation) -> tuple[Graph, ...]:
             (node.inputs, forward.inputs),
             ((*node.outputs, *residuals), forward.outputs),
             ((*residuals, *out_tangents), backward.inputs),
-            (tangents, backward.outputs),
+            (inexact(node.inputs[constants(node.equation) :]), backward.outputs),
         )
     for left, right in ties:
         relation.tie_all(left, right)
@@ -63,11 +63,19 @@ def inexact(values: Sequence[Value]) -> list[Value]:
     return [v for v in values if _is_inexact(v)]
 
 
+def constants(equation: jex.JaxprEqn) -> int:
+    """How many inputs of a `custom_vjp_call` have no cotangents.
+
+    They come first: what its function closes over.
+    """
+    return equation.params["num_consts"]
+
+
 def _jvp_rule(node: Node) -> Graph:
     equation, primals = node.equation, _structs(node.equation)
 
     def rule(primals, tangents):
-        function, points = _of_inexact(equation, primals)
+        function, points = _of_inexact(equation, [], primals)
         outputs, out_tangents = jax.jvp(function, points, tuple(tangents))
         pairs = zip(outputs, out_tangents, strict=True)
         return outputs, [t for o, t in pairs if _is_inexact(o)]
@@ -82,7 +90,8 @@ def _vjp_rules(node: Node) -> tuple[Graph, Graph]:
 
     def forward(primals):
         nonlocal residuals_tree
-        function, points = _of_inexact(equation, primals)
+        count = constants(equation)
+        function, points = _of_inexact(equation, primals[:count], primals[count:])
         outputs, pullback = jax.vjp(function, *points)
         residuals, residuals_tree = jax.tree.flatten(pullback)
         return outputs, residuals
@@ -98,12 +107,15 @@ def _vjp_rules(node: Node) -> tuple[Graph, Graph]:
     return graph, trace(backward, residuals, cotangents, calls=calls)[0]
 
 
-def _of_inexact(equation: jex.JaxprEqn, primals: Sequence[Any]) -> tuple:
-    """The equation as a function of its inexact inputs, and those."""
+def _of_inexact(
+    equation: jex.JaxprEqn, fixed: Sequence[Any], primals: Sequence[Any]
+) -> tuple:
+    """The equation as a function of its inexact primals, and those."""
 
     def function(*points):
         given = iter(points)
-        return bind(equation, [next(given) if _is_inexact(p) else p for p in primals])
+        filled = (next(given) if _is_inexact(p) else p for p in primals)
+        return bind(equation, [*fixed, *filled])
 
     return function, tuple(filter(_is_inexact, primals))
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprune.coupling.derivatives import derive, inexact
+from jaxprune.coupling.derivatives import constants, derive, inexact
 from jaxprune.coupling.graph import Node, Value
 from jaxprune.coupling.registry import Small, register
 from jaxprune.coupling.relation import Relation
@@ -35,7 +35,8 @@ def _custom_jvp_small(node: Node, small: Small, *arrays: jax.Array):
 
 def _custom_vjp_small(node: Node, small: Small, *arrays: jax.Array):
     function = jax.custom_vjp(lambda *xs: small.run(node.bodies[0], *xs))
-    count, inside, backward = len(node.outputs), None, None
+    fixed, count = constants(node.equation), len(node.outputs)
+    inside, backward = None, None
 
     def remember(*xs):
         nonlocal inside, backward
@@ -46,7 +47,8 @@ def _custom_vjp_small(node: Node, small: Small, *arrays: jax.Array):
     def pull_back(residuals, cotangents):
         given = _of_inexact(node.outputs, cotangents)
         results = inside.run(backward, *residuals, *given)
-        return tuple(_with_zeros(results, node.inputs, small))
+        zeros = [_zeros(value, small) for value in node.inputs[:fixed]]
+        return *zeros, *_with_zeros(results, node.inputs[fixed:], small)
 
     function.defvjp(remember, pull_back)
     return function(*arrays)
@@ -61,13 +63,14 @@ def _of_inexact(values: Sequence[Value], arrays: Sequence) -> list[jax.Array]:
 def _with_zeros(results: Sequence[jax.Array], like: Sequence[Value], small: Small):
     """A tangent for each value: those given, and zeros where there is none."""
     given, real = iter(results), set(inexact(like))
+    return [next(given) if v in real else _zeros(v, small) for v in like]
 
-    def zeros(value: Value):
-        if jnp.issubdtype(value.dtype, jax.dtypes.extended):
-            return None
-        return np.zeros(small.shape(value), jax.dtypes.float0)
 
-    return [next(given) if v in real else zeros(v) for v in like]
+def _zeros(value: Value, small: Small):
+    if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+        return None
+    real = jnp.issubdtype(value.dtype, jnp.inexact)
+    return np.zeros(small.shape(value), value.dtype if real else jax.dtypes.float0)
 
 
 register("custom_jvp_call", constrain=_custom, rewrite=_custom_jvp_small)
