@@ -66,6 +66,7 @@ def test_rebuilt_is_the_shrunk_function(make, fields):
     shapes, image = abstract(model, 32)
     variables = filled(shapes)
     coupling = jp.trace_coupling(model.apply, variables, image)
+    assert coupling.size == sum(model._widths())
     scores = np.random.default_rng(0).random(coupling.size + 1)
     plan = jp.make_plan(coupling, variables, score=scores, ratio=0.5)
     small = plan.apply(variables)

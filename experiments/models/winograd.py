@@ -91,8 +91,9 @@ def _weight_gradient(x: Array, g: Array, padding: Padding) -> Array:
 
 def _combined(matrix: np.ndarray, grid: Array, size: int) -> Array:
     """`_both` as one matrix product, for few and large entries; size × size of them."""
-    flat = grid.reshape(matrix.shape[1], -1)
-    return (matrix.astype(grid.dtype) @ flat).reshape(size, size, *grid.shape[2:])
+    entries = grid.reshape(-1, *grid.shape[2:])
+    combined = jnp.tensordot(matrix.astype(grid.dtype), entries, 1)
+    return combined.reshape(size, size, *grid.shape[2:])
 
 
 def _both(matrix: np.ndarray, grid: Grid) -> Grid:
