@@ -4,11 +4,11 @@
 
     thresholds  k-th magnitude of 138 M weights, against one pass and a sort    2 min
     chain       what the links of jaxprune add to a training step               2 min
-    training    images per second, against PyTorch where it is given            4 min
-    compact     compacted networks against dense ones, batch 1 and 128          4 min
+    training    images per second, against PyTorch where it is given            3 min
+    compact     compacted networks against dense ones, batch 1 and 128          1 min
     bytes       files of pruned networks against the bound                      1 min
     startup     from the command to the first step, cold and warm               1 min
-    growth      thresholds and coupling against the size of the model           8 min
+    growth      thresholds and coupling against the size of the model           1 min
 
 The minutes are those of two CPU cores. Baseline and candidate take turns in one
 process; the table gives medians, quartiles and whether the target is met. Run it on a

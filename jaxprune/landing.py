@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxprune import masks as masks_
 from jaxprune import paths
+from jaxprune.folds import total
 from jaxprune.pruning_log import PruningLog, StepwiseState, check
 from jaxprune.types import Array, Masks, Params, Predicate, PyTree
 
@@ -172,7 +173,7 @@ def _usual(mask: Array, update: Array) -> Array:
     moves = jnp.abs(update.astype(jnp.result_type(update, jnp.float32)))
     moved = mask & (moves > 0)
     logs = jnp.sum(jnp.where(moved, jnp.log2(moves), 0))
-    count = jnp.sum(moved)
+    count = total(moved)
     power = jnp.round(logs / jnp.maximum(count, 1)).astype(jnp.int32)
     usual = jnp.ldexp(jnp.ones_like(logs), power)
     return jnp.where(count > 0, usual, 0).astype(update.dtype)
