@@ -3,12 +3,11 @@
     y[n, i, j, o]  = Σ_abc  w[a, b, c, o] · x[n, s·i + a − p, s·j + b − p, c]
     dw[a, b, c, o] = Σ_nij  x[n, s·i + a − p, s·j + b − p, c] · g[n, i, j, o]
 
-s is the stride, p the padding before; dx is a convolution of g with w mirrored. XLA's
-CPU backend is good at y and dx of many channels and images that are neither large nor
-tiny. Elsewhere there is something faster: three colours are few enough to sum shifted
-images one by one (eight times), images no larger than the kernel are one matrix product
-for each tap (up to eighty times), large ones are for `winograd` (twice). For dw it is
-matrix products always (four times).
+s is the stride, p the padding before; dx is a convolution of g with w mirrored. On a
+CPU there is often something faster than XLA's own: for three colours shifted images,
+summed one by one (eight times as fast); for 3×3 kernels with stride 1 `winograd` (up to
+twice); else, for images no larger than the kernel, one matrix product for each tap (up
+to eighty times), which dw always is (four times).
 """
 
 import math
