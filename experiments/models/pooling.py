@@ -61,7 +61,7 @@ def _by_taps(x: Array, y: Array, g: Array, window: int, padding: str) -> Array:
     pads = lax.padtype_to_pads(x.shape[1:3], *sides, padding)
     around = [(0, 0, 0), *[(before, after, 0) for before, after in pads], (0, 0, 0)]
     padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), around)
-    dx, before = 0, False
+    dx, before = 0, jnp.zeros(y.shape, bool)
     for a, b in taps_of(window):
         here = shifted(padded, a, b, _STRIDE, y.shape[1:3]) == y
         dx += _spread(jnp.where(here & ~before, g, 0), a, b, padded.shape)
