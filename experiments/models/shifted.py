@@ -24,9 +24,7 @@ NO_PADDING = ((0, 0), (0, 0))
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def convolution(
-    x: Array, w: Array, stride: int = 1, padding: str | Padding = "SAME"
-) -> Array:
+def convolution(x: Array, w: Array, stride: int, padding: Padding) -> Array:
     """XLA's own; each channel by itself where kernels have one input and x has more."""
     return lax.conv_general_dilated(
         x,
