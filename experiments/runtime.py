@@ -8,7 +8,8 @@ left alone.
 import os
 import platform
 import sys
-from pathlib import Path
+
+from experiments import programs
 
 _XLA_FLAGS = {"--xla_cpu_prefer_vector_width": "512"}
 
@@ -34,21 +35,11 @@ def configure() -> None:
     given = {flag.split("=")[0] for flag in flags}
     flags += [f"{k}={v}" for k, v in _XLA_FLAGS.items() if k not in given]
     os.environ["XLA_FLAGS"] = " ".join(flags)
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache()))
+    programs.keep()
     if _may_restart():
         os.environ["GLIBC_TUNABLES"] = _MALLOC
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-    import jax
-
-    jax.config.update(
-        "jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"]
-    )
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "jaxprune" / "xla"
+    programs.tell_jax()
 
 
 def _may_restart() -> bool:

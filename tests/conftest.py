@@ -8,8 +8,21 @@ import hypothesis
 import jax
 import pytest
 
+from experiments import programs
+
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_of_this_run(tmp_path_factory, worker_id):
+    """Tests share the programs they compile, and leave those at home alone."""
+    folder = tmp_path_factory.getbasetemp()
+    home = folder if worker_id == "master" else folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(home / "home"))
+        programs.keep()
+    programs.tell_jax()
 
 
 @pytest.fixture(params=["jit", "eager"])
