@@ -168,7 +168,7 @@ class _Trainer:
     def start(self, variables: Variables, opt_state: optax.OptState | None) -> State:
         """The state to go on from: of the newest checkpoint, or a new one."""
         if opt_state is None:
-            opt_state = self.tx.init(variables["params"])
+            opt_state = jax.jit(self.tx.init)(variables["params"])
         average = None
         if self.recipe.average_last:
             average = self.eval_params(opt_state, variables["params"])

@@ -34,7 +34,11 @@ def training_step(
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), stats, opt_state
 
-    state = variables["params"], variables["batch_stats"], tx.init(variables["params"])
+    state = (
+        variables["params"],
+        variables["batch_stats"],
+        jax.jit(tx.init)(variables["params"]),
+    )
     compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*state).compile()
 
     def once():
