@@ -19,6 +19,8 @@ from experiments.runs import open_run
 DATA = harness.images()
 STEPS = harness.RECIPE.steps(len(DATA.train_images))
 
+pytestmark = pytest.mark.xdist_group("train")  # one store of programs for all tests
+
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_once(tmp_path_factory):
