@@ -11,7 +11,7 @@ import sys
 
 from experiments import programs
 
-# Matrix products by Eigen, not YNNPACK: up to twice as fast where widths are odd.
+# Matrix products by Eigen, not YNNPACK: at odd widths 1.3 to 1.5 times as fast.
 _XLA_FLAGS = {
     "--xla_cpu_prefer_vector_width": "512",
     "--xla_cpu_experimental_ynn_fusion_type": "-individual_dot,-dot",

@@ -19,17 +19,14 @@ from experiments.runs import open_run
 DATA = harness.images()
 STEPS = harness.RECIPE.steps(len(DATA.train_images))
 
-pytestmark = pytest.mark.xdist_group("train")  # one store of programs for all tests
+pytestmark = pytest.mark.xdist_group("train")  # one set of runs for all tests
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """The same programs are compiled again and again here: keep them."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+def compile_once():
+    """The same programs are compiled again and again here: keep all of them."""
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     yield
-    jax.config.update("jax_compilation_cache_dir", before)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
